@@ -1,0 +1,1 @@
+"""What to do next: the pure decision core, and the adapters that give it facts."""

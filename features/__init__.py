@@ -1,0 +1,1 @@
+"""What we know of a customer: events, identities, features and facts."""

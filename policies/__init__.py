@@ -1,0 +1,1 @@
+"""What marketing allows: the policy set, its conditions and its calendar."""
