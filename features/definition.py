@@ -1,5 +1,6 @@
 """A feature's definition: one line of features.yaml as a frozen value."""
 
+import builtins
 from typing import Final, Literal
 
 import msgspec
@@ -37,7 +38,7 @@ class FeatureDef(msgspec.Struct, frozen=True):
     keep: int = 0
     """For `top`: how many values are returned."""
 
-    @property
+    @builtins.property
     def cel_type(self) -> CelType:
         """The type that conditions see."""
         return CEL_TYPES[self.kind]

@@ -1,0 +1,185 @@
+"""One HTTP call on bare ASGI: what a handler reads and what it gives back.
+
+The hot routes come here straight from the server and the others through FastAPI; the handlers cannot tell.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import orjson
+
+from api.bodies import JSON_MAX, Inflater, parse_json, too_large
+from api.problems import Problem
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+JSON: Final = b"application/json"
+NDJSON: Final = b"application/x-ndjson"
+
+
+class Reply(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    media: bytes = JSON
+
+
+class Stream(NamedTuple):
+    """An answer that comes in pieces."""
+
+    pieces: AsyncIterator[bytes]
+    media: bytes = NDJSON
+
+
+class Disconnected(Exception):  # noqa: N818  # not an error of ours
+    """The caller went away before the request was complete."""
+
+
+class Call:
+    """A request, read lazily."""
+
+    __slots__ = ("_headers", "path_ids", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, path_ids: dict[str, str]) -> None:
+        """`path_ids` are the still percent-encoded parts of the path by name."""
+        self.scope = scope
+        self.receive = receive
+        self.path_ids = path_ids
+        self._headers: dict[bytes, bytes] | None = None
+
+    def header(self, name: bytes) -> bytes:
+        """Return a header's value by its lower-case name, or nothing; two of one name are refused."""
+        if self._headers is None:
+            self._headers = {}
+            for key, value in self.scope["headers"]:
+                if key in self._headers and key in (b"idempotency-key", b"content-type", b"content-encoding"):
+                    raise _invalid(f"the header {key.decode('latin-1')} is there twice: send it once", "")
+                self._headers[key] = value
+        return self._headers.get(name, b"")
+
+    def path_id(self, name: str) -> str:
+        """Return an id of the path, decoded; raises Problem 422 where it cannot be one."""
+        try:
+            text = unquote_to_bytes(self.path_ids[name]).decode("utf-8")
+        except UnicodeDecodeError:
+            raise _invalid(f"the {name} in the path is not UTF-8: percent-encode it", f"/{name}") from None
+        return checked_id(text, f"/{name}", f"the {name} in the path")
+
+    def query(self, *allowed: str) -> dict[str, str]:
+        """Return the query parameters; an unknown or repeated one is refused."""
+        raw: bytes = self.scope["query_string"]
+        if not raw:
+            return {}
+        try:
+            pairs = parse_qsl(
+                raw.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict"
+            )
+        except ValueError:
+            raise _invalid("the query string cannot be read: write name=value, percent-encoded", "") from None
+        found: dict[str, str] = {}
+        for name, value in pairs:
+            if name not in allowed:
+                known = ", ".join(allowed) or "none"
+                raise _invalid(
+                    f"there is no query parameter '{name}' here: the route takes {known}", f"/{name}"
+                )
+            if name in found:
+                raise _invalid(f"the query parameter '{name}' is there twice: send it once", f"/{name}")
+            found[name] = value
+        return found
+
+    def media(self, *allowed: bytes) -> bytes:
+        """Return the body's media type, one of the allowed ones; none counts as JSON."""
+        raw = self.header(b"content-type")
+        if not raw:
+            return JSON
+        media, *parameters = (part.strip().lower() for part in raw.split(b";"))
+        charset = next(
+            (part[8:].strip(b'"') for part in parameters if part.startswith(b"charset=")), b"utf-8"
+        )
+        if media not in allowed or charset not in (b"utf-8", b"utf8"):
+            names = " or ".join(name.decode() for name in allowed)
+            raise Problem(
+                415, "unsupported-media-type", f"this route takes {names} in UTF-8: set Content-Type"
+            )
+        return media
+
+    async def pieces(self, limit: int) -> AsyncIterator[bytes]:
+        """Yield the body as it comes, inflated; over `limit` (bytes) is refused."""
+        inflater = Inflater(self.header(b"content-encoding").decode("latin-1").strip().lower(), limit)
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            piece = message.get("body", b"")
+            if piece:
+                yield inflater.feed(piece)
+            if not message.get("more_body"):
+                inflater.end()
+                return
+
+    async def body(self, limit: int = JSON_MAX) -> bytes:
+        """Return the whole body."""
+        length = self.header(b"content-length")
+        if length.isdigit() and int(length) > limit:
+            raise too_large(limit)
+        message = await self.receive()
+        if (
+            not message.get("more_body")
+            and message["type"] == "http.request"
+            and not self.header(b"content-encoding")
+        ):
+            only: bytes = message.get("body", b"")
+            if len(only) > limit:
+                raise too_large(limit)
+            return only
+        parts = []
+        inflater = Inflater(self.header(b"content-encoding").decode("latin-1").strip().lower(), limit)
+        while True:
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            parts.append(inflater.feed(message.get("body", b"")))
+            if not message.get("more_body"):
+                inflater.end()
+                return b"".join(parts)
+            message = await self.receive()
+
+    async def json(self, limit: int = JSON_MAX) -> tuple[Any, bytes]:
+        """Return the body's value and its bytes; raises Problem for anything that is not plain JSON."""
+        self.media(JSON)
+        raw = await self.body(limit)
+        return parse_json(raw), raw
+
+    async def no_body(self) -> None:
+        """Take a body that says nothing: empty, or an empty object."""
+        raw = await self.body(1024 * 1024)
+        if raw.strip() and parse_json(raw) != {}:
+            raise _invalid("this route takes no body: leave it empty", "")
+
+
+def checked_id(text: str, pointer: str, name: str) -> str:
+    """Return the text if it can be an id; raises Problem 422."""
+    if not 1 <= len(text) <= 128 or not text.strip() or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text):
+        raise _invalid(
+            f"{name} must have 1 to 128 characters, not blank, without control characters", pointer
+        )
+    return text
+
+
+def _invalid(detail: str, pointer: str) -> Problem:
+    return Problem(422, "invalid-request", detail, errors=[(pointer, detail)])
+
+
+def invalid(detail: str, pointer: str = "") -> Problem:
+    """Return the problem of a request that says something that cannot be."""
+    return _invalid(detail, pointer)
+
+
+def answer(value: Any, status: int = 200, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Reply:
+    """Return a JSON answer."""
+    return Reply(status, orjson.dumps(value), headers)

@@ -1,0 +1,92 @@
+"""Events at the edge: each validated on its own, the valid ones made durable, the others named with their fault."""
+
+from typing import Any, Final
+
+from api.bodies import LINE_MAX, parse_json
+from api.call import Reply, answer, invalid
+from api.problems import Problem
+from engine.runtime import Engine
+from engine.worker import PACKED_MAX
+from features.event import Event, EventError, parse_event
+
+ARRAY_MAX: Final = 1_000
+
+
+class Reader:
+    """Takes the events of one request and appends them in packs; `flush` before answering."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the wired engine."""
+        self.engine = engine
+        self.accepted = 0
+        self.rejected: list[dict[str, Any]] = []
+        self._number = 0
+        self._waiting: list[Event] = []
+        self._now = 0
+        self._declared: dict[str, str] = {}
+
+    async def value(self, value: Any) -> None:
+        """Take one event or an array of them."""
+        if not isinstance(value, list):
+            await self._take(value)
+            return
+        if not 1 <= len(value) <= ARRAY_MAX:
+            raise invalid(f"an array holds 1 to {ARRAY_MAX} events: split it, or send NDJSON")
+        for one in value:
+            await self._take(one)
+
+    async def line(self, line: bytes | None) -> None:
+        """Take one line of NDJSON; None stands for one that was too long. Blank lines are passed over."""
+        if line is None:
+            self._reject(f"the line is over {LINE_MAX // 1024} KB: send a smaller event")
+        elif line.strip():
+            try:
+                value = parse_json(line)
+            except Problem as refused:
+                self._reject(refused.detail)
+                return
+            await self._take(value)
+
+    async def _take(self, value: Any) -> None:
+        if not self._now:
+            self._now, version = await self.engine.store.clock()
+            plan = await self.engine.plans.get(version)
+            self._declared = {field.name: field.type for field in plan.policy.profile.values()}
+        made_id = self.engine.unique()
+        try:
+            event = parse_event(value, now=self._now, made_id=made_id, declared=self._declared)
+        except EventError as error:
+            self._reject(f"{error.pointer}: {error.detail}" if error.pointer else error.detail)
+            return
+        self._number += 1
+        self._waiting.append(event)
+        if len(self._waiting) >= PACKED_MAX:
+            await self.flush()
+
+    def _reject(self, detail: str) -> None:
+        self.rejected.append({"index": self._number, "detail": detail})
+        self._number += 1
+
+    async def flush(self) -> None:
+        """Make what is waiting durable."""
+        if self._waiting:
+            events = await self.engine.journal.resolve(self._waiting)
+            await self.engine.journal.append(events)
+            self.accepted += len(events)
+            self._waiting = []
+            self._now = 0
+
+    def reply(self) -> Reply:
+        """Return the answer: 202 where at least one was accepted."""
+        if self.accepted:
+            return answer({"accepted": self.accepted, "rejected": self.rejected}, 202)
+        if not self.rejected:
+            raise invalid("there is no event in the body: send at least one")
+        errors = [(f"/{entry['index']}", entry["detail"]) for entry in self.rejected[:100]]
+        raise Problem(
+            422,
+            "invalid-event",
+            f"no event is valid: {self.rejected[0]['detail']}",
+            errors=errors,
+            extra={"accepted": 0, "rejected": self.rejected},
+        )

@@ -1,0 +1,460 @@
+"""What each route does: read the call, ask the engine, answer. No rule of the business lives here."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from api.bodies import DECIDE_MAX, JSON_MAX, LINE_MAX, convert, parse_json
+from api.call import JSON, NDJSON, Call, Reply, Stream, answer, invalid
+from api.events import Reader
+from api.metrics import render
+from api.problems import Problem
+from engine.answer import Json, when
+from engine.contacts import Row, checked_item, item_of
+from engine.errors import TactError
+from engine.idempotency import Idempotency, idempotency, unpack
+from engine.plan import compile_plan
+from engine.requests import (
+    CheckRequest,
+    CheckRow,
+    ConfirmRequest,
+    ConsentRequest,
+    ContactRequest,
+    DecideRequest,
+    FilesRequest,
+    LinkRequest,
+    ProfileRequest,
+)
+from engine.runtime import Engine
+from policies.loader import Loaded, load_files
+from policies.model import PolicyError
+
+REPLAYED: Final = ((b"idempotent-replayed", b"true"),)
+_STREAM_ROWS: Final = 200
+"""Rows of a streamed check that are judged side by side."""
+
+
+class Handlers:
+    """The handlers of one process."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the wired engine."""
+        self.engine = engine
+
+    # ------------------------------------------------------------------ decide
+
+    async def decide(self, call: Call) -> Reply:
+        """`POST /v1/decide`."""
+        call.query()
+        value, raw = await call.json(DECIDE_MAX)
+        request = convert(value, DecideRequest)
+        if (request.customer_id is None) == (request.identities is None):
+            raise invalid("name the customer by either customer_id or identities", "/customer_id")
+        used = self._idempotency(call, "decide", raw)
+        done = await self.engine.deciding.decide(request, None if request.preview else used)
+        return Reply(200, done.body, REPLAYED if done.replayed else ())
+
+    async def decision(self, call: Call) -> Reply:
+        """`GET /v1/decisions/{decision_id}`."""
+        call.query()
+        return answer(await self.engine.deciding.read(call.path_id("decision_id")))
+
+    async def decisions(self, call: Call) -> Reply:
+        """`GET /v1/customers/{customer_id}/decisions`."""
+        limit = _whole(call.query("limit").get("limit", "20"), "limit", 1, 1000)
+        return answer(await self.engine.deciding.latest(call.path_id("customer_id"), limit))
+
+    # ------------------------------------------------------------------ contacts
+
+    async def check(self, call: Call) -> Reply | Stream:
+        """`POST /v1/contacts/check`, as JSON or as a stream of rows."""
+        if call.media(JSON, NDJSON) == NDJSON:
+            return await self._check_stream(call)
+        call.query()
+        raw = await call.body(JSON_MAX)
+        request = convert(parse_json(raw), CheckRequest)
+        plan = await self.engine.contacts.plan()
+        ttl_ms = None if request.reservation_ttl_s is None else _ttl_ms(request.reservation_ttl_s)
+        item = item_of(plan, request.category, request.offer)
+        checked_item(plan, request.channel, item)
+        used = self._idempotency(call, "contacts/check", raw) if request.reserve else None
+        if used is not None:
+            stored = await self.engine.store.claim(used.key, used.body_hash, used.ttl_ms)
+            if stored is not None and (body := unpack(stored, used)):
+                return Reply(200, body, REPLAYED)
+        rows = [
+            Row(number, customer_id, request.channel, item, ttl_ms)
+            for number, customer_id in enumerate(request.customer_ids)
+        ]
+        seed = used.key.encode() if used is not None else b""
+        results = await self.engine.contacts.check(rows, take=request.reserve, seed=seed)
+        said: Json = {"policy_version": (await self.engine.contacts.plan()).policy.version}
+        if not request.reserve:
+            said["advisory"] = True
+        body = orjson.dumps(said | {"results": results})
+        if used is not None:
+            await self.engine.store.answer(used.key, used.pack(body), used.ttl_ms)
+        return Reply(200, body)
+
+    async def _check_stream(self, call: Call) -> Stream:
+        query = call.query("reserve", "reservation_ttl_s")
+        reserve = query.get("reserve", "true")
+        if reserve not in ("true", "false"):
+            raise invalid("reserve is true or false", "/reserve")
+        ttl_ms = None
+        if "reservation_ttl_s" in query:
+            ttl_ms = _ttl_ms(_number(query["reservation_ttl_s"], "reservation_ttl_s"))
+        used = self._idempotency(call, "contacts/check-stream", b"")
+        seed = used.key.encode() if used is not None else b""
+        await self.engine.contacts.plan()
+        return Stream(self._check_rows(call, take=reserve == "true", ttl_ms=ttl_ms, seed=seed))
+
+    async def _check_rows(
+        self, call: Call, *, take: bool, ttl_ms: int | None, seed: bytes
+    ) -> AsyncIterator[bytes]:
+        waiting: list[Row | Json] = []
+        number = 0
+        async for line in lines(call):
+            if line is None or line.strip():
+                waiting.append(await self._row(line, number, ttl_ms))
+                number += 1
+            if len(waiting) >= _STREAM_ROWS:
+                yield await self._judged(waiting, take=take, seed=seed)
+                waiting = []
+        if waiting:
+            yield await self._judged(waiting, take=take, seed=seed)
+
+    async def _row(self, line: bytes | None, number: int, ttl_ms: int | None) -> Row | Json:
+        customer_id = None
+        try:
+            if line is None:
+                raise invalid(f"the line is over {LINE_MAX // 1024} KB")
+            value = parse_json(line)
+            customer_id = value.get("customer_id") if isinstance(value, dict) else None
+            asked = convert(value, CheckRow)
+            plan = await self.engine.contacts.plan()
+            item = item_of(plan, asked.category, asked.offer)
+            checked_item(plan, asked.channel, item)
+        except (Problem, TactError) as refused:
+            said = customer_id if isinstance(customer_id, str) else None
+            return {"customer_id": said, "error": _sentence(refused)}
+        return Row(number, asked.customer_id, asked.channel, item, ttl_ms)
+
+    async def _judged(self, waiting: list[Row | Json], *, take: bool, seed: bytes) -> bytes:
+        rows = [row for row in waiting if isinstance(row, Row)]
+        judged = iter(await self.engine.contacts.check(rows, take=take, seed=seed) if rows else ())
+        said = [next(judged) if isinstance(row, Row) else row for row in waiting]
+        if not take:
+            said = [row if "error" in row else row | {"advisory": True} for row in said]
+        return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in said)
+
+    async def confirm(self, call: Call) -> Reply:
+        """`POST /v1/contacts/{reservation_id}/confirm`."""
+        call.query()
+        reservation_id = call.path_id("reservation_id")
+        await call.no_body()
+        done = await self.engine.contacts.confirm(reservation_id)
+        return answer(done.answer, headers=((b"tact-policy-version", done.policy_version.encode()),))
+
+    async def release(self, call: Call) -> Reply:
+        """`POST /v1/contacts/{reservation_id}/release`."""
+        call.query()
+        reservation_id = call.path_id("reservation_id")
+        await call.no_body()
+        return answer(await self.engine.contacts.release(reservation_id))
+
+    async def confirm_many(self, call: Call) -> Reply:
+        """`POST /v1/contacts/confirm`."""
+        call.query()
+        value, _ = await call.json()
+        request = convert(value, ConfirmRequest)
+        return answer({"results": await self.engine.contacts.confirm_many(request.reservation_ids)})
+
+    async def record_contact(self, call: Call) -> Reply:
+        """`POST /v1/contacts`."""
+        call.query()
+        value, _ = await call.json()
+        done = await self.engine.contacts.record(convert(value, ContactRequest))
+        return answer(
+            {"contact_id": done.contact_id, "overrun": bool(done.rules), "rules": list(done.rules)},
+            status=201,
+        )
+
+    # ------------------------------------------------------------------ events
+
+    async def events(self, call: Call) -> Reply:
+        """`POST /v1/events`: one, many or a stream."""
+        call.query()
+        reader = Reader(self.engine)
+        if call.media(JSON, NDJSON) == NDJSON:
+            async for line in lines(call):
+                await reader.line(line)
+        else:
+            await reader.value(parse_json(await call.body(JSON_MAX)))
+        await reader.flush()
+        return reader.reply()
+
+    # ------------------------------------------------------------------ customers
+
+    async def customer(self, call: Call) -> Reply:
+        """`GET /v1/customers/{customer_id}`."""
+        call.query()
+        return answer(await self.engine.people.read(call.path_id("customer_id")))
+
+    async def erase(self, call: Call) -> Reply:
+        """`DELETE /v1/customers/{customer_id}`."""
+        call.query()
+        return answer(await self.engine.people.erase(call.path_id("customer_id")), status=202)
+
+    async def consent(self, call: Call) -> Reply:
+        """`PUT /v1/customers/{customer_id}/consent`."""
+        call.query()
+        customer_id = call.path_id("customer_id")
+        value, _ = await call.json()
+        consent: Mapping[str, str] = convert(value, ConsentRequest)
+        return answer(await self.engine.people.put_consent(customer_id, consent))
+
+    async def profile(self, call: Call) -> Reply:
+        """`PUT /v1/customers/{customer_id}/profile`."""
+        call.query()
+        customer_id = call.path_id("customer_id")
+        value, _ = await call.json()
+        fields: dict[str, Any] = convert(value, ProfileRequest)
+        return answer(await self.engine.people.put_profile(customer_id, fields))
+
+    async def link(self, call: Call) -> Reply:
+        """`POST /v1/identities/link`."""
+        call.query()
+        value, _ = await call.json()
+        asked = convert(value, LinkRequest)
+        return answer(await self.engine.people.link(asked.customer_id, asked.kind, asked.value))
+
+    async def unlink(self, call: Call) -> Reply:
+        """`POST /v1/identities/unlink`."""
+        call.query()
+        value, _ = await call.json()
+        asked = convert(value, LinkRequest)
+        return answer(await self.engine.people.unlink(asked.customer_id, asked.kind, asked.value))
+
+    # ------------------------------------------------------------------ policies
+
+    async def active_policy(self, call: Call) -> Reply:
+        """`GET /v1/policies/active`."""
+        call.query()
+        _, version = await self.engine.store.clock()
+        plan = await self.engine.plans.get(version)
+        newest = (await self.engine.plans.history())[0]
+        policy = plan.policy
+        return answer(
+            {
+                "policy_version": policy.version,
+                "policy": policy.name,
+                "activated_at": when(newest.activated_at),
+                "placements": {name: place.channel for name, place in policy.placements.items()},
+                "channels": {name: channel.kind for name, channel in policy.channels.items()},
+                "categories": list(policy.categories),
+                "offers": list(policy.offers),
+                "files": policy.files,
+            }
+        )
+
+    async def policy_versions(self, call: Call) -> Reply:
+        """`GET /v1/policies/versions`."""
+        call.query()
+        history = await self.engine.plans.history()
+        _, active = await self.engine.store.clock()
+        entries = [
+            {
+                "policy_version": entry.policy_version,
+                "activated_at": when(entry.activated_at),
+                "active": number == 0 and entry.policy_version == active,
+            }
+            for number, entry in enumerate(history)
+        ]
+        return answer({"versions": entries})
+
+    async def check_policy(self, call: Call) -> Reply:
+        """`POST /v1/policies/check`."""
+        loaded = await self._files(call)
+        return answer({"policy_version": loaded.policy.version, "warnings": _problems(loaded.warnings)})
+
+    async def activate_policy(self, call: Call) -> Reply:
+        """`POST /v1/policies/activate`."""
+        loaded = await self._files(call)
+        plan = compile_plan(loaded.policy)
+        previous, at = await self.engine.plans.activate(plan)
+        return answer({"policy_version": plan.policy.version, "previous": previous, "activated_at": when(at)})
+
+    async def rollback_policy(self, call: Call) -> Reply:
+        """`POST /v1/policies/rollback`."""
+        call.query()
+        await call.no_body()
+        version, previous, at = await self.engine.plans.rollback()
+        return answer({"policy_version": version, "previous": previous, "activated_at": when(at)})
+
+    async def _files(self, call: Call) -> Loaded:
+        call.query()
+        value, _ = await call.json()
+        files: Mapping[str, str] = convert(value, FilesRequest).files
+        try:
+            return load_files(files)
+        except PolicyError as refused:
+            raise policy_problem(refused) from None
+
+    # ------------------------------------------------------------------ operation
+
+    async def live(self, call: Call) -> Reply:
+        """`GET /livez`."""
+        call.query()
+        return answer({"status": "alive"})
+
+    async def ready(self, call: Call) -> Reply:
+        """`GET /readyz`."""
+        call.query()
+        state = {"store": "ok", "policy": "ok", "worker": "ok"}
+        try:
+            _, version = await self.engine.store.clock()
+            if not version:
+                state["policy"] = "none is active"
+        except Exception as error:  # noqa: BLE001  # whatever it is, we are not ready, and say why
+            state["store"] = f"away: {error}"
+            state["policy"] = state["worker"] = "unknown"
+        serving = state["store"] == "ok" and state["policy"] == "ok"
+        return answer(
+            {"status": "ready" if serving else "degraded", "dependencies": state}, 200 if serving else 503
+        )
+
+    async def metrics(self, call: Call) -> Reply:
+        """`GET /metrics`."""
+        call.query()
+        return Reply(200, render(), media=b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def quarantine(self, call: Call) -> Reply:
+        """`GET /v1/quarantine`."""
+        query = call.query("limit", "after")
+        limit = _whole(query.get("limit", "100"), "limit", 1, 1000)
+        after = query.get("after", "")
+        if after and not _is_entry_id(after):
+            raise invalid("after is the entry_id of an earlier answer", "/after")
+        entries = await self.engine.journal.quarantined(limit, after)
+        said = [
+            {
+                "entry_id": entry.entry_id,
+                "reason": entry.reason,
+                "events": [event_view(event) for event in entry.events],
+            }
+            for entry in entries
+        ]
+        return answer({"entries": said})
+
+    async def requeue(self, call: Call) -> Reply:
+        """`POST /v1/quarantine/replay`."""
+        call.query()
+        await call.no_body()
+        sent, unreadable = await self.engine.journal.requeue(100_000)
+        return answer({"sent": sent, "unreadable": unreadable})
+
+    async def facts(self, call: Call) -> Stream:
+        """`GET /v1/facts`: the raw facts of every customer, for `tact audit`."""
+        call.query()
+        return Stream(self._facts())
+
+    async def _facts(self) -> AsyncIterator[bytes]:
+        async for part in self.engine.people.all_facts():
+            yield b"".join(orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE) for said in part)
+
+    @staticmethod
+    def _idempotency(call: Call, route: str, raw: bytes) -> Idempotency | None:
+        key = call.header(b"idempotency-key")
+        if not key:
+            if any(name == b"idempotency-key" for name, _ in call.scope["headers"]):
+                raise invalid("the Idempotency-Key is empty: send 1 to 255 printable ASCII characters")
+            return None
+        if len(key) > 255 or any(not 32 <= byte < 127 for byte in key):
+            raise invalid("the Idempotency-Key must be 1 to 255 printable ASCII characters")
+        return idempotency(route, "", key.decode("ascii"), raw)
+
+
+async def lines(call: Call) -> AsyncIterator[bytes | None]:
+    """Yield the lines of a streamed body; None stands for one over its limit, which is skipped to its end."""
+    left, skipping = b"", False
+    async for piece in call.pieces(1 << 62):
+        left += piece
+        *whole, left = left.split(b"\n")
+        for line in whole:
+            if skipping:
+                skipping = False
+                yield None
+            else:
+                yield line if len(line) <= LINE_MAX else None
+        if len(left) > LINE_MAX:
+            left, skipping = b"", True
+    if skipping or len(left) > LINE_MAX:
+        yield None
+    elif left.strip():
+        yield left
+
+
+def policy_problem(refused: PolicyError) -> Problem:
+    """Return the problem of a policy set that cannot be used, with every mistake."""
+    count = len(refused.problems)
+    return Problem(
+        422,
+        "invalid-policy",
+        f"the policy set has {count} mistake{'s' if count > 1 else ''}: see errors, mend them, and send it again",
+        extra={"errors": _problems(refused.problems)},
+    )
+
+
+def _problems(problems: Any) -> list[Json]:
+    return [
+        {"file": p.file, "line": p.line, "field": p.field, "detail": p.detail, "fix": p.fix} for p in problems
+    ]
+
+
+def event_view(event: Any) -> Json:
+    """Return an event as a caller would send it."""
+    said = {
+        "event_id": event.event_id,
+        "type": event.type,
+        "customer_id": event.customer_id,
+        "occurred_at": when(event.occurred_at),
+        "channel": event.channel,
+        "decision_id": event.decision_id,
+        "offer": event.offer,
+        "properties": event.properties,
+        "identities": event.identities,
+    }
+    return {name: value for name, value in said.items() if value not in (None, {}, "")}
+
+
+def _sentence(refused: Problem | TactError) -> str:
+    if isinstance(refused, Problem) and refused.errors:
+        pointer, detail = refused.errors[0]
+        return f"{pointer}: {detail}" if pointer else detail
+    return refused.detail
+
+
+def _ttl_ms(seconds: float) -> int:
+    if not 1 <= seconds <= 604_800:
+        raise invalid("reservation_ttl_s is 1 to 604800 seconds", "/reservation_ttl_s")
+    return round(seconds * 1000)
+
+
+def _whole(text: str, name: str, low: int, high: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9) or not low <= int(text) <= high:
+        raise invalid(f"{name} is a whole number from {low} to {high}", f"/{name}")
+    return int(text)
+
+
+def _number(text: str, name: str) -> float:
+    value = parse_json(text.encode()) if text and len(text) <= 32 else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise invalid(f"{name} is a number", f"/{name}")
+    return float(value)
+
+
+def _is_entry_id(text: str) -> bool:
+    first, _, second = text.partition("-")
+    return all(part.isascii() and part.isdigit() and len(part) <= 20 for part in (first, second))

@@ -1,0 +1,128 @@
+"""Which policy decides: versions by content hash, compiled once a process, switched for all at once (G10).
+
+The active version is one key of the store. Every load reads it, and every commit checks it, so no process can
+decide by an older policy once an activation has been answered. A version that cannot be loaded is refused
+whole and the one before stays (G18).
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from engine.adapters.store import POLICY, Store, as_bytes, as_list
+from engine.errors import NotFound, TactError
+from engine.plan import Plan, compile_plan
+from features.catalogue import Catalogue
+from policies.loader import load_files
+
+POLICIES: Final = "tact:policies"
+HISTORY: Final = "tact:policy:history"
+FEATURES_SINCE: Final = "tact:features:since"
+
+
+class NoPolicy(TactError):
+    """Nothing has been activated yet."""
+
+    status = 503
+    kind = "no-policy"
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One activation."""
+
+    policy_version: str
+    activated_at: int
+
+
+class Plans:
+    """The compiled policies of this process."""
+
+    def __init__(self, store: Store) -> None:
+        """Start empty; `current` is set by the first load or activation."""
+        self.store = store
+        self.catalogues: dict[int, Catalogue] = {}
+        self.current: Plan | None = None
+        self.since: dict[str, int] = {}
+        self._plans: dict[str, Plan] = {}
+
+    async def get(self, version: str) -> Plan:
+        """Return the plan of a version, compiled at its first use."""
+        plan = self._plans.get(version)
+        if plan is None:
+            plan = await self.old(version)
+            await self._learn_catalogues()
+        self.current = plan
+        return plan
+
+    async def old(self, version: str) -> Plan:
+        """Return the plan of a version that need not be active (a decision's own)."""
+        plan = self._plans.get(version)
+        if plan is None:
+            if not version:
+                raise NoPolicy("no policy set is active yet: run `tact policy activate DIR --url URL`")
+            plan = compile_plan(load_files(await self.files(version)).policy)
+            self._keep(plan)
+        return plan
+
+    def _keep(self, plan: Plan) -> None:
+        self._plans[plan.policy.version] = plan
+        self.catalogues[plan.catalogue.id] = plan.catalogue
+
+    async def _learn_catalogues(self) -> None:
+        """Know every catalogue under which a state may have been written, and since when features are whole."""
+        for version in {entry.policy_version for entry in await self.history()}:
+            await self.old(version)
+        flat = as_list(await self.store.connection.call("HGETALL", FEATURES_SINCE))
+        texts = [(as_bytes(value) or b"").decode() for value in flat]
+        self.since = {name: int(at) for name, at in zip(texts[::2], texts[1::2], strict=True)}
+
+    async def files(self, version: str) -> dict[str, str]:
+        """Return the files of a stored version."""
+        blob = as_bytes(await self.store.connection.call("HGET", POLICIES, version))
+        if blob is None:
+            raise NotFound(
+                f"there is no policy version {version}: `tact policy history` lists those that are kept"
+            )
+        return msgspec.msgpack.decode(blob, type=dict[str, str])
+
+    async def history(self) -> list[Version]:
+        """Return every activation, newest first."""
+        entries = as_list(await self.store.connection.call("LRANGE", HISTORY, 0, -1))
+        return [msgspec.msgpack.decode(as_bytes(entry) or b"", type=Version) for entry in entries]
+
+    async def activate(self, plan: Plan) -> tuple[str | None, int]:
+        """Make a checked plan the active one; return the version before it and the moment (ms)."""
+        now, previous = await self.store.clock()
+        version = plan.policy.version
+        self._keep(plan)
+        if previous == version:
+            newest = await self.history()
+            return version, newest[0].activated_at if newest else now
+        defined = {
+            plan.catalogue.definition(feature.name) + "|" + feature.name for feature in plan.policy.features
+        }
+        commands: list[Any] = [("HSET", POLICIES, version, msgspec.msgpack.encode(plan.policy.files))]
+        gone = [name for name in (await self._features_since()) if name not in defined]
+        if gone:
+            commands.append(("HDEL", FEATURES_SINCE, *gone))
+        commands.extend(("HSETNX", FEATURES_SINCE, name, now) for name in sorted(defined))
+        entry = msgspec.msgpack.encode(Version(version, now))
+        commands += [("MULTI",), ("SET", POLICY, version), ("LPUSH", HISTORY, entry), ("EXEC",)]
+        await self.store.connection.pipeline(commands)
+        await self._learn_catalogues()
+        self.current = plan
+        return previous or None, now
+
+    async def _features_since(self) -> list[str]:
+        names = as_list(await self.store.connection.call("HKEYS", FEATURES_SINCE))
+        return [(as_bytes(name) or b"").decode() for name in names]
+
+    async def rollback(self) -> tuple[str, str, int]:
+        """Activate the version that was active before; return it, the one it replaces, and the moment."""
+        history = await self.history()
+        _, active = await self.store.clock()
+        earlier = next((entry.policy_version for entry in history if entry.policy_version != active), None)
+        if earlier is None:
+            raise NotFound("there is no earlier policy version to go back to")
+        _, at = await self.activate(await self.old(earlier))
+        return earlier, active, at

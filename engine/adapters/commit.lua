@@ -1,0 +1,64 @@
+#!lua
+-- Commit one judgement on one customer: if nothing that was judged has changed, write all of it, else nothing.
+--
+-- KEYS[1] customer hash      KEYS[2] active policy    KEYS[3] decisions of the day (hash)
+-- KEYS[4] idempotency answer KEYS[5+2i], KEYS[6+2i]   quota i: live holds (sorted set), spent (hash)
+-- ARGV[1] facts version that was judged (8 bytes)     ARGV[2] policy version that judged ("" for any)
+-- ARGV[3] deadline, ms: the moment at which a yes could turn into a no ("" for none)
+-- ARGV[4] new facts ("" for unchanged)                ARGV[5] decision uid   ARGV[6] decision record ("" for none)
+-- ARGV[7] when the day's decisions may go, ms         ARGV[8] idempotency answer ("" for none)
+-- ARGV[9] its life, ms
+-- ARGV[10+6i...] quota i: op, member, amount, limit, live until (ms), period of the spending.
+--   hold: take if there is room, until it ends; extend: hold on, unasked; take: spend if there is room;
+--   settle: spend what was held; drop: give back
+--
+-- Returns {code, store time in ms, payload}: 0 done; 1 the facts changed (payload: facts, state);
+-- 2 another policy is active (payload: its version); 3 too late; 4 answered before (payload: the answer);
+-- 5 a quota is used up (payload: its index from 0). Only 0 has written anything.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+if ARGV[8] ~= '' then
+  local answered = redis.call('GET', KEYS[4])
+  if answered then return {4, now, answered} end
+end
+if ARGV[2] ~= '' then
+  local active = redis.call('GET', KEYS[2])
+  if active ~= ARGV[2] then return {2, now, active} end
+end
+local held = redis.call('HMGET', KEYS[1], 'f', 'p')
+local version = held[1] and string.sub(held[1], 1, 8) or '\0\0\0\0\0\0\0\0'
+if version ~= ARGV[1] then return {1, now, held[1], held[2]} end
+if ARGV[3] ~= '' and now >= tonumber(ARGV[3]) then return {3, now} end
+
+local quotas = (#KEYS - 4) / 2
+local taken = {}
+for i = 0, quotas - 1 do
+  local arg = 10 + 6 * i
+  if ARGV[arg] == 'hold' or ARGV[arg] == 'take' then
+    local holds, amount = KEYS[5 + 2 * i], tonumber(ARGV[arg + 2])
+    local live = redis.call('ZCOUNT', holds, '(' .. string.format('%d', now), '+inf')
+    local spent = tonumber(redis.call('HGET', KEYS[6 + 2 * i], ARGV[arg + 5]) or 0)
+    taken[holds] = (taken[holds] or 0) + amount
+    if not (live * amount + spent + taken[holds] <= tonumber(ARGV[arg + 3])) then return {5, now, i} end
+  end
+end
+
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'f', ARGV[4]) end
+if ARGV[6] ~= '' then
+  redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+  redis.call('PEXPIREAT', KEYS[3], ARGV[7])
+end
+for i = 0, quotas - 1 do
+  local arg = 10 + 6 * i
+  local holds, op, member = KEYS[5 + 2 * i], ARGV[arg], ARGV[arg + 1]
+  if op == 'hold' or op == 'extend' then
+    redis.call('ZREMRANGEBYSCORE', holds, '-inf', string.format('%d', now))
+    redis.call('ZADD', holds, ARGV[arg + 4], member)
+  else
+    redis.call('ZREM', holds, member)
+    if op ~= 'drop' then redis.call('HINCRBY', KEYS[6 + 2 * i], ARGV[arg + 5], ARGV[arg + 2]) end
+  end
+end
+if ARGV[8] ~= '' then redis.call('SET', KEYS[4], ARGV[8], 'PX', ARGV[9]) end
+return {0, now}

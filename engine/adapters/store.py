@@ -1,0 +1,285 @@
+"""Customers, decisions, policies and quotas in Valkey: every key of a customer under one hash tag.
+
+| key | type | holds |
+|---|---|---|
+| `{TAG}` | hash | `f` facts, `p` feature state, `e` event ids already seen; f and p begin with their version |
+| `{TAG}:d:DAY` | hash | uid to decision record; `o` + uid + event key to an outcome |
+| `a:ALIAS` | string | the customer id that an alias belongs to |
+| `i:HASH` | string | the stored answer of an idempotency key |
+| `q:NAME:h`, `q:NAME:s` | sorted set, hash | a quota: live holds by the end of their life, spending by period |
+| `tact:policy`, `tact:policies`, `tact:policy:history` | string, hash, list | active version, files by version, activations |
+| `tact:events`, `tact:events:done`, `tact:quarantine` | stream, string, stream | journal, its checkpoint, quarantine |
+
+A load is one round trip; the time and the active policy come with it, once per flush, not once per request.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Final, Literal, NamedTuple, cast
+
+import msgspec
+
+from engine.adapters.connection import Argument, Command, Reply, StoreConnection
+from engine.ids import made_at
+from engine.quotas import Quota, QuotaOp
+
+DAY_MS: Final = 86_400_000
+POLICY: Final = "tact:policy"
+PROLOGUE: Final = (("TIME",), ("GET", POLICY))
+NO_VERSION: Final = bytes(8)
+
+
+class Loaded(NamedTuple):
+    """One customer as it lies in the store, with the moment and the policy of the load."""
+
+    now: int
+    policy_version: str
+    facts: bytes | None
+    state: bytes | None
+    answered: bytes | None
+    quotas: tuple[int, ...]
+    """For each quota asked for: live holds, then spent, alternating."""
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one judgement writes, and the conditions under which it may."""
+
+    tag: str
+    facts_version: bytes
+    policy_version: str = ""
+    deadline: int = 0
+    facts: bytes = b""
+    uid: str = ""
+    record: bytes = b""
+    record_until: int = 0
+    idempotency_key: str = ""
+    answer: bytes = b""
+    answer_ttl_ms: int = 0
+    quotas: tuple[QuotaOp, ...] = ()
+
+
+Code = Literal["done", "stale", "policy", "late", "answered", "quota"]
+_CODES: Final[tuple[Code, ...]] = ("done", "stale", "policy", "late", "answered", "quota")
+
+
+class Committed(NamedTuple):
+    """What became of a commit; on anything but done, nothing was written."""
+
+    code: Code
+    now: int
+    facts: bytes | None = None
+    state: bytes | None = None
+    answer: bytes = b""
+    quota: int = -1
+
+
+class Save(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch of events (or a merge) writes to one customer."""
+
+    tag: str
+    facts_version: bytes
+    state_version: bytes
+    policy_version: str = ""
+    facts: bytes = b""
+    state: bytes = b""
+    seen: bytes = b""
+    outcomes: tuple[tuple[str, str, bytes], ...] = ()
+    """(day key, field, value)."""
+    settled: tuple[QuotaOp, ...] = ()
+
+
+def decisions_key(tag: str, at: int) -> str:
+    """Return the key of the decisions that were made on the UTC day of `at` (ms)."""
+    return f"{{{tag}}}:d:{at // DAY_MS}"
+
+
+def as_bytes(reply: Reply) -> bytes | None:
+    """Narrow a reply that is a string or nothing."""
+    return reply if isinstance(reply, bytes) else None
+
+
+def as_int(reply: Reply) -> int:
+    """Narrow a reply that counts: an integer, a number in a string, or nothing for 0."""
+    return int(reply) if isinstance(reply, int | bytes) else 0
+
+
+def as_list(reply: Reply) -> list[Reply]:
+    """Narrow a reply that is an array, or nothing for an empty one."""
+    return reply if isinstance(reply, list) else []
+
+
+def store_time(reply: Reply) -> int:
+    """Return the milliseconds of a TIME reply."""
+    seconds, micros = as_list(reply)
+    return as_int(seconds) * 1000 + as_int(micros) // 1000
+
+
+class Store:
+    """The typed face of the store; every method is one round trip unless it says otherwise."""
+
+    def __init__(self, connection: StoreConnection) -> None:
+        """Take a connection whose prologue is `PROLOGUE`; registers the scripts."""
+        self.connection = connection
+        here = files("engine.adapters")
+        self._commit = connection.script("commit", here.joinpath("commit.lua").read_text())
+        self._fold = connection.script("fold", here.joinpath("fold.lua").read_text())
+
+    async def load(
+        self,
+        tag: str,
+        *,
+        idempotency_key: str = "",
+        quotas: Sequence[Quota] = (),
+        now: str = "0",
+        within_s: float | None = None,
+    ) -> Loaded:
+        """Load a customer's facts and state, a stored answer, and quotas counted at about `now` (ms)."""
+        commands: list[Command] = [("HMGET", f"{{{tag}}}", "f", "p")]
+        if idempotency_key:
+            commands.append(("GET", idempotency_key))
+        for quota in quotas:
+            commands.extend(quota.reads(now))
+        prologue, replies = await self.connection.load(commands, within_s=within_s)
+        facts, state = as_list(replies[0])
+        first = 2 if idempotency_key else 1
+        return Loaded(
+            store_time(prologue[0]),
+            (as_bytes(prologue[1]) or b"").decode(),
+            as_bytes(facts),
+            as_bytes(state),
+            as_bytes(replies[1]) if idempotency_key else None,
+            tuple(as_int(reply) for reply in replies[first:]),
+        )
+
+    async def clock(self) -> tuple[int, str]:
+        """Return the store's time (ms) and the active policy version."""
+        prologue, _ = await self.connection.load([])
+        return store_time(prologue[0]), (as_bytes(prologue[1]) or b"").decode()
+
+    async def commit(self, commit: Commit, within_s: float | None = None) -> Committed:
+        """Write one judgement if nothing that was judged has changed (G2)."""
+        keys = [
+            f"{{{commit.tag}}}",
+            POLICY,
+            decisions_key(commit.tag, made_at(commit.uid)) if commit.record else f"{{{commit.tag}}}",
+            commit.idempotency_key or f"{{{commit.tag}}}",
+        ]
+        args: list[Argument] = [
+            commit.facts_version,
+            commit.policy_version,
+            commit.deadline or "",
+            commit.facts,
+            commit.uid,
+            commit.record,
+            commit.record_until,
+            commit.answer,
+            commit.answer_ttl_ms,
+        ]
+        for change in commit.quotas:
+            quota = change.quota
+            keys.extend(quota.keys)
+            args.extend((change.op, change.member, quota.amount, quota.limit, change.until, quota.period))
+        reply = as_list(
+            await self.connection.call("EVALSHA", self._commit, len(keys), *keys, *args, within_s=within_s)
+        )
+        code, now = _CODES[as_int(reply[0])], as_int(reply[1])
+        if code == "stale":
+            return Committed(code, now, as_bytes(reply[2]), as_bytes(reply[3]) if len(reply) > 3 else None)
+        if code == "answered":
+            return Committed(code, now, answer=cast(bytes, reply[2]))
+        if code == "quota":
+            return Committed(code, now, quota=as_int(reply[2]))
+        return Committed(code, now)
+
+    async def save(self, save: Save) -> Committed:
+        """Write the outcome of a fold or a merge if the customer is still as it was loaded (G12)."""
+        keys = [f"{{{save.tag}}}", POLICY, *(key for key, _, _ in save.outcomes)]
+        args: list[Argument] = [
+            save.facts_version,
+            save.state_version,
+            save.policy_version,
+            save.facts,
+            save.state,
+            save.seen,
+            len(save.outcomes),
+        ]
+        for _, field, value in save.outcomes:
+            args.extend((field, value))
+        for change in save.settled:
+            keys.extend(change.quota.keys)
+            args.extend((change.member, change.quota.amount, change.quota.period))
+        reply = as_list(await self.connection.call("EVALSHA", self._fold, len(keys), *keys, *args))
+        return Committed(_CODES[as_int(reply[0])], as_int(reply[1]))
+
+    # ------------------------------------------------------------------ decisions
+
+    async def decision(self, tag: str, uid: str) -> tuple[bytes | None, list[bytes]]:
+        """Return a decision's record and its outcomes."""
+        fields = as_list(await self.connection.call("HGETALL", decisions_key(tag, made_at(uid))))
+        record, outcomes = None, []
+        for field, value in zip(fields[::2], fields[1::2], strict=True):
+            name, held = (as_bytes(field) or b"").decode(), as_bytes(value) or b""
+            if name == uid:
+                record = held
+            elif name.startswith("o" + uid):
+                outcomes.append(held)
+        return record, outcomes
+
+    async def record(self, tag: str, uid: str) -> bytes | None:
+        """Return a decision's record alone."""
+        return as_bytes(await self.connection.call("HGET", decisions_key(tag, made_at(uid)), uid))
+
+    async def decisions(
+        self, tag: str, now: int, keep_ms: int, limit: int
+    ) -> list[tuple[bytes, list[bytes]]]:
+        """Return up to `limit` decisions with their outcomes, newest first; a few round trips."""
+        found: list[tuple[bytes, list[bytes]]] = []
+        days = range(now // DAY_MS + 1, (now - keep_ms) // DAY_MS - 1, -1)
+        for start in range(0, len(days), 31):
+            part = days[start : start + 31]
+            replies = await self.connection.pipeline([("HGETALL", f"{{{tag}}}:d:{day}") for day in part])
+            for reply in replies:
+                flat = [as_bytes(value) or b"" for value in as_list(reply)]
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                # A uid begins with its time, but base64url does not sort by it.
+                uids = [name for name in fields if len(name) == 12]
+                for uid in sorted(uids, key=lambda name: made_at(name.decode()), reverse=True):
+                    outcomes = [fields[name] for name in fields if name.startswith(b"o" + uid)]
+                    found.append((fields[uid], outcomes))
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    # ------------------------------------------------------------------ aliases
+
+    async def alias_owners(self, aliases: Sequence[str]) -> list[str | None]:
+        """Return the customer id that each alias tag points to, or None."""
+        replies = await self.connection.pipeline([("GET", "a:" + alias) for alias in aliases])
+        return [found.decode() if (found := as_bytes(reply)) is not None else None for reply in replies]
+
+    async def set_alias(self, alias: str, customer_id: str) -> None:
+        """Point an alias at a customer."""
+        await self.connection.call("SET", "a:" + alias, customer_id)
+
+    # ------------------------------------------------------------------ idempotency of bulk calls
+
+    async def claim(self, key: str, body_hash: bytes, ttl_ms: int) -> bytes | None:
+        """Mark an idempotency key as in use by a body; return what is stored under it already, if anything."""
+        reply = await self.connection.call("SET", key, body_hash, "NX", "GET", "PX", ttl_ms)
+        return as_bytes(reply)
+
+    async def answer(self, key: str, stored: bytes, ttl_ms: int) -> None:
+        """Store the answer of an idempotency key."""
+        await self.connection.call("SET", key, stored, "PX", ttl_ms)
+
+    # ------------------------------------------------------------------ erasure
+
+    async def forget(self, tag: str, now: int, keep_ms: int) -> None:
+        """Delete every decision of a customer."""
+        days = range((now - keep_ms) // DAY_MS - 1, now // DAY_MS + 2)
+        await self.connection.call("UNLINK", *(f"{{{tag}}}:d:{day}" for day in days))
+
+    async def unalias(self, aliases: Sequence[str]) -> None:
+        """Delete alias pointers."""
+        if aliases:
+            await self.connection.call("UNLINK", *("a:" + alias for alias in aliases))

@@ -1,0 +1,242 @@
+"""Answers as callers see them: plain JSON-able values made from decisions, records and refusals.
+
+One rendering serves the answer of a decide, its trace and the record read back later: what was logged is what
+was said.
+"""
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.decision import STAGE_NAMES, Ask, Chosen, Decision, Record, Stage
+from engine.governor import Refusal
+from engine.ids import public_id
+from engine.plan import PlacementPlan, Plan
+from features.event import format_time
+
+Json = dict[str, Any]
+
+
+def when(at: int | None) -> str | None:
+    """Return the RFC 3339 time of a moment (ms), or None."""
+    return None if at is None else format_time(at)
+
+
+def make_record(
+    plan: Plan, ask: Ask, decision: Decision, customer_id: str, now: int, features_as_of: int, expires_at: int
+) -> Record:
+    """Make the record of a decision; `expires_at` (ms) is 0 where nothing was reserved."""
+    placement = plan.placements[ask.placement]
+    return Record(
+        uid=ask.uid,
+        at=now,
+        customer_id=customer_id,
+        placement=ask.placement,
+        channel=placement.channel.name,
+        limit=ask.limit,
+        context=ask.context,
+        exclude=ask.exclude,
+        action=decision.action,
+        reason=decision.reason,
+        chosen=decision.chosen,
+        policy_version=plan.policy.version,
+        model_version=plan.snapshot.version,
+        features_as_of=features_as_of,
+        fates=zlib.compress(decision.fates.tobytes(), 1),
+        blocks=tuple(
+            (
+                block.rule,
+                block.reason,
+                block.eligible_at,
+                block.details,
+                zlib.compress(np.packbits(block.mask).tobytes(), 1),
+            )
+            for block in decision.blocks
+        ),
+        nulls=decision.nulls,
+        candidates=decision.candidates.astype(np.uint16).tobytes(),
+        chance=decision.chance.astype(np.float32).tobytes(),
+        reserved=expires_at > 0,
+        expires_at=expires_at,
+        group="control" if ask.control else "random" if ask.at_random else "",
+    )
+
+
+def offers(plan: Plan, chosen: Sequence[Chosen]) -> list[Json]:
+    """Return the chosen offers in rank order, with their content."""
+    known = plan.policy.offers
+    return [
+        {
+            "offer": pick.offer,
+            "rank": pick.rank,
+            "category": pick.category,
+            "content": known[pick.offer].content if pick.offer in known else {},
+            "propensity": pick.propensity,
+            "value": pick.value,
+            "priority": pick.priority,
+            "selection_probability": pick.selection_probability,
+        }
+        for pick in chosen
+    ]
+
+
+def suppressed(decision: Decision) -> list[Json]:
+    """Return each rule that stood in the way, how many offers it stopped, and the earliest of their times."""
+    found: dict[str, Json] = {}
+    for block in decision.blocks:
+        entry = found.setdefault(block.rule, {"rule": block.rule, "offers": 0, "eligible_at": None})
+        entry["offers"] += int(block.mask.sum())
+        if block.eligible_at is not None:
+            at = format_time(block.eligible_at)
+            entry["eligible_at"] = at if entry["eligible_at"] is None else min(at, entry["eligible_at"])
+    return list(found.values())
+
+
+def decide_answer(plan: Plan, tag: str, record: Record, decision: Decision) -> Json:
+    """Return the answer of `POST /v1/decide`, less `took_ms` and the trace."""
+    decision_id = public_id(tag, record.uid)
+    reservation = None
+    if record.reserved:
+        reservation = {"id": decision_id, "state": "reserved", "expires_at": format_time(record.expires_at)}
+    return {
+        "decision_id": decision_id,
+        "customer_id": record.customer_id,
+        "placement": record.placement,
+        "channel": record.channel,
+        "action": record.action,
+        "reason": record.reason,
+        "offers": offers(plan, record.chosen) if record.chosen else [],
+        "question": None,
+        "reservation": reservation,
+        "suppressed": suppressed(decision) if decision.blocks else [],
+        "policy_version": record.policy_version,
+        "model_version": record.model_version,
+        "features_as_of": format_time(record.features_as_of) if record.features_as_of else None,
+    }
+
+
+def trace(plan: Plan, record: Record) -> list[Json]:
+    """Return every offer of the placement with the stage that decided its fate and what lay behind it.
+
+    `plan` must be that of the record's own policy version.
+    """
+    placement = plan.placements[record.placement]
+    if record.reason == "control_group":
+        return [
+            _fate(offer.id, "control_group", "dropped", "control_group", {}) for offer in placement.offers
+        ]
+    fates = zlib.decompress(record.fates)
+    stops = _stops(placement, record)
+    chances = dict(
+        zip(
+            np.frombuffer(record.candidates, np.uint16).tolist(),
+            np.frombuffer(record.chance, np.float32).tolist(),
+            strict=True,
+        )
+    )
+    chosen = {pick.offer: pick for pick in record.chosen}
+    excluded = set(record.exclude)
+    found = []
+    for place, offer in enumerate(placement.offers):
+        stage = STAGE_NAMES[fates[place]]
+        if offer.id in excluded:
+            found.append(_fate(offer.id, stage, "dropped", "excluded", {}))
+        elif fates[place] == Stage.CHOICE:
+            details = _factors(plan, placement, place) | {"selection_probability": chances.get(place, 0.0)}
+            pick = chosen.get(offer.id)
+            if pick is not None:
+                details |= {"rank": pick.rank, "selection_probability": pick.selection_probability}
+            found.append(_fate(offer.id, stage, "outranked" if pick is None else "chosen", None, details))
+        else:
+            details = _why(plan, placement, place, record, stage) | (
+                {"rules": stops[place]} if stops[place] else {}
+            )
+            found.append(_fate(offer.id, stage, "dropped", stage, details))
+    return found
+
+
+def _fate(offer: str, stage: str, verdict: str, reason: str | None, details: Json) -> Json:
+    return {"offer": offer, "stage": stage, "verdict": verdict, "reason": reason, "details": details}
+
+
+def _stops(placement: PlacementPlan, record: Record) -> list[list[Json]]:
+    stops: list[list[Json]] = [[] for _ in placement.offers]
+    for rule, reason, eligible_at, details, mask in record.blocks:
+        bits = np.unpackbits(np.frombuffer(zlib.decompress(mask), np.uint8), count=len(placement.offers))
+        said = refusal(Refusal(rule, reason, eligible_at, details))
+        for place in bits.nonzero()[0]:
+            stops[place].append(said)
+    return stops
+
+
+def _factors(plan: Plan, placement: PlacementPlan, place: int) -> Json:
+    offer = placement.offers[place]
+    return {
+        "propensity": float(placement.propensity[place]),
+        "value": offer.value,
+        "weight": offer.weight,
+        "channel_cost": placement.channel.cost,
+        "priority": float(placement.priority[place]),
+        "priority_deviation": float(placement.deviation[place]),
+        "expression": plan.policy.arbitration.priority.source,
+    }
+
+
+def _why(plan: Plan, placement: PlacementPlan, place: int, record: Record, stage: str) -> Json:
+    offer = placement.offers[place]
+    if stage == "no_candidates":
+        return {
+            "valid_from": str(offer.valid_from) if offer.valid_from else None,
+            "valid_until": str(offer.valid_until) if offer.valid_until else None,
+        }
+    if stage == "not_eligible" and offer.eligible is not None:
+        null = next(
+            (
+                name
+                for number, name in record.nulls.items()
+                if placement.eligibility[number].condition.source == offer.eligible.source
+            ),
+            None,
+        )
+        return {"condition": offer.eligible.source} | ({"null": null} if null is not None else {})
+    if stage == "below_threshold":
+        return _factors(plan, placement, place) | {"threshold": plan.policy.arbitration.threshold}
+    return {}
+
+
+def refusal(refused: Refusal) -> Json:
+    """Return one reason of a refusal; `details` only where there is something to say."""
+    said: Json = {"rule": refused.rule, "reason": refused.reason, "eligible_at": when(refused.eligible_at)}
+    if refused.details:
+        said["details"] = refused.details
+    return said
+
+
+def record_view(plan: Plan, tag: str, record: Record, reservation: Json | None, outcomes: list[Json]) -> Json:
+    """Return a decision read back: request, answer, every candidate's fate, and what became of it."""
+    return {
+        "decision_id": public_id(tag, record.uid),
+        "customer_id": record.customer_id,
+        "decided_at": format_time(record.at),
+        "request": {
+            "placement": record.placement,
+            "limit": record.limit,
+            "context": record.context,
+            "exclude": list(record.exclude),
+        },
+        "placement": record.placement,
+        "channel": record.channel,
+        "action": record.action,
+        "reason": record.reason,
+        "offers": offers(plan, record.chosen),
+        "question": None,
+        "group": record.group or None,
+        "reservation": reservation,
+        "candidates": trace(plan, record),
+        "policy_version": record.policy_version,
+        "model_version": record.model_version,
+        "features_as_of": format_time(record.features_as_of) if record.features_as_of else None,
+        "outcomes": outcomes,
+    }

@@ -1,0 +1,296 @@
+"""Decisions as a service: prefetch, decide, commit, and answer when the store cannot.
+
+Two round trips a decision. Between the load and the commit there is no await and no I/O; a commit that finds
+changed facts writes nothing, and the fresh facts are judged again (G2). When the store is away, outbound stays
+silent and inbound answers the placement's fallback, within the deadline, counting nothing (G17).
+"""
+
+import os
+import time
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import orjson
+
+from engine.activation import Plans
+from engine.adapters.connection import StoreUnavailable
+from engine.adapters.store import DAY_MS, Commit
+from engine.answer import Json, decide_answer, make_record, record_view, trace, when
+from engine.customers import Customers, Held, next_version, state_of, version_bytes
+from engine.decide import decide
+from engine.decision import DECODER, ENCODER, Ask, Decision, Record
+from engine.errors import Busy, Invalid, NotFound
+from engine.idempotency import Idempotency, unpack
+from engine.ids import make_uid, public_id, split_id
+from engine.ledger import find, pruned, reserve
+from engine.plan import Plan, condition_values
+from engine.quotas import Quota, QuotaOp, holds, placement_quotas, used_up
+from engine.requests import DecideRequest
+from features.facts import Facts, Item
+from features.identity import in_share
+
+MERGED: Final = "customer_id"
+"""The kind of alias under which a merged customer's old id is kept."""
+MAX_JUDGEMENTS: Final = 64
+"""How often one request judges again before it gives up: far more than real races need."""
+WITHIN_S: Final = 0.11
+"""Deadline of each of the two round trips (s): a decide without a store answers within 250 ms."""
+STALE_MS: Final = 2_000
+"""A judgement older than this is not committed (ms)."""
+
+
+class Answer(NamedTuple):
+    """A body to send, and whether it is a stored one."""
+
+    body: bytes
+    replayed: bool = False
+
+
+class _Judged(NamedTuple):
+    plan: Plan
+    held: Held
+    ask: Ask
+    decision: Decision
+    record: Record
+
+
+class Deciding:
+    """Answers `POST /v1/decide` and reads decisions back."""
+
+    def __init__(self, customers: Customers, plans: Plans) -> None:
+        """Take the loader of customers and the compiled policies."""
+        self.customers = customers
+        self.plans = plans
+        self.store = customers.store
+
+    async def decide(self, request: DecideRequest, idempotency: Idempotency | None = None) -> Answer:
+        """Decide for one customer at one placement; the body is the answer of `POST /v1/decide`."""
+        started = time.perf_counter()
+        try:
+            return await self._decide(request, idempotency, started)
+        except StoreUnavailable:
+            return Answer(self._without_store(request, started))
+
+    async def _decide(
+        self, request: DecideRequest, idempotency: Idempotency | None, started: float
+    ) -> Answer:
+        customer_id = request.customer_id
+        if customer_id is None:
+            assert request.identities is not None  # noqa: S101  # the route has checked that one of them is there
+            customer_id = await self.customers.resolve(request.identities)
+        async with self.customers.lane(self.customers.tag(customer_id)):
+            key = idempotency.key if idempotency is not None else ""
+            quotas = self._quotas(request)
+            clock = str(time.time_ns() // 1_000_000) if quotas else "0"
+            held = await self.customers.load(
+                customer_id, idempotency_key=key, quotas=quotas, quota_time=clock, within_s=WITHIN_S
+            )
+            if held.answered is not None:
+                assert idempotency is not None  # noqa: S101  # only asked for with a key
+                return Answer(unpack(held.answered, idempotency), replayed=True)
+            return await self._judge_and_commit(request, held, quotas, idempotency, started)
+
+    async def _judge_and_commit(
+        self,
+        request: DecideRequest,
+        held: Held,
+        quotas: tuple[Quota, ...],
+        idempotency: Idempotency | None,
+        started: float,
+    ) -> Answer:
+        uid = make_uid(held.now, os.urandom)
+        spent = used_up(quotas, held.quotas)
+        for _ in range(MAX_JUDGEMENTS):
+            plan = await self.plans.get(held.policy_version)
+            judged = self._judge(plan, request, held, uid, spent)
+            body = self._body(judged, request, started)
+            if request.preview:
+                return Answer(body)
+            commit, changes = self._commit(judged, body, idempotency)
+            done = await self.store.commit(commit, WITHIN_S)
+            if done.code == "done":
+                return Answer(body)
+            if done.code == "answered":
+                assert idempotency is not None  # noqa: S101  # only stored with a key
+                return Answer(unpack(done.answer, idempotency), replayed=True)
+            if done.code == "quota":
+                spent = spent | {changes[done.quota].quota.name}
+            held = await self.customers.again(held, done)
+        raise Busy("too many requests change this customer at once: try again")
+
+    def _quotas(self, request: DecideRequest) -> tuple[Quota, ...]:
+        """Return the quotas of the placement, as far as the current plan knows it."""
+        plan = self.plans.current
+        placement = plan.placements.get(request.placement) if plan is not None else None
+        if plan is None or placement is None or not (placement.budgeted or placement.channel.capacity):
+            return ()
+        return placement_quotas(plan, placement, time.time_ns() // 1_000_000)
+
+    def _judge(
+        self, plan: Plan, request: DecideRequest, held: Held, uid: str, spent: frozenset[str]
+    ) -> _Judged:
+        """Judge the loaded facts: synchronous from here to the commit."""
+        placement = plan.placements.get(request.placement)
+        if placement is None:
+            raise Invalid(
+                f"there is no placement '{request.placement}': the policy has {', '.join(sorted(plan.placements))}",
+                pointer="/placement",
+            )
+        state = state_of(self.plans.catalogues, plan.catalogue, held.state)
+        features = plan.catalogue.read(state, plan.feature_names, held.now)
+        values = condition_values(plan, held.facts, features, request.context)
+        groups = plan.policy.groups
+        ask = Ask(
+            uid=uid,
+            placement=request.placement,
+            limit=min(request.limit or placement.placement.slots, placement.placement.slots),
+            context=request.context,
+            exclude=request.exclude,
+            control=groups.control > 0 and in_share(held.facts.customer_id, "control", groups.control),
+            at_random=groups.random > 0 and in_share(held.facts.customer_id, "random", groups.random),
+        )
+        budgets = frozenset(name.removeprefix("budget:") for name in spent if name.startswith("budget:"))
+        full = f"capacity:{placement.channel.name}" in spent
+        decision = decide(plan, ask, held.facts, values, held.now, spent=budgets, full=full)
+        reserved = decision.action == "offer" and placement.reserves
+        expires_at = held.now + placement.channel.reservation_ttl_ms if reserved else 0
+        record = make_record(plan, ask, decision, held.facts.customer_id, held.now, state.as_of, expires_at)
+        return _Judged(plan, held, ask, decision, record)
+
+    def _body(self, judged: _Judged, request: DecideRequest, started: float) -> bytes:
+        answer = decide_answer(judged.plan, judged.held.tag, judged.record, judged.decision)
+        if request.explain:
+            answer["trace"] = trace(judged.plan, judged.record)
+        if request.preview:
+            answer["reservation"] = None
+        answer["took_ms"] = round((time.perf_counter() - started) * 1000, 3)
+        return orjson.dumps(answer)
+
+    def _commit(
+        self, judged: _Judged, body: bytes, idempotency: Idempotency | None
+    ) -> tuple[Commit, tuple[QuotaOp, ...]]:
+        plan, held, ask, decision, record = judged
+        facts: bytes = b""
+        changes: tuple[QuotaOp, ...] = ()
+        items = tuple(Item(pick.offer, pick.category) for pick in record.chosen)
+        if record.reserved:
+            after = reserve(
+                held.facts, ask.uid, record.channel, items, held.now, record.expires_at - held.now
+            )
+            keep = plan.policy.keep
+            facts = next_version(pruned(after, held.now, keep.contacts_ms, keep.events_ms), held.now)
+        if record.chosen:
+            changes = holds(plan, record.channel, items, held.now, held.tag + record.uid, record.expires_at)
+        commit = Commit(
+            tag=held.tag,
+            facts_version=version_bytes(held.facts),
+            policy_version=plan.policy.version,
+            deadline=min(decision.yes_until, held.now + STALE_MS),
+            facts=facts,
+            uid=ask.uid,
+            record=ENCODER.encode(record),
+            record_until=(held.now // DAY_MS + 1) * DAY_MS + plan.policy.keep.decisions_ms,
+            idempotency_key=idempotency.key if idempotency is not None else "",
+            answer=idempotency.pack(body) if idempotency is not None else b"",
+            answer_ttl_ms=idempotency.ttl_ms if idempotency is not None else 0,
+            quotas=changes,
+        )
+        return commit, changes
+
+    def _without_store(self, request: DecideRequest, started: float) -> bytes:
+        """Answer without any state: silence, or the placement's fallback on an inbound channel."""
+        plan = self.plans.current
+        placement = plan.placements.get(request.placement) if plan is not None else None
+        if plan is None:
+            raise StoreUnavailable("the store does not answer: try again in a moment", maybe_applied=False)
+        if placement is None:
+            raise Invalid(f"there is no placement '{request.placement}'", pointer="/placement")
+        fallback = placement.placement.fallback if placement.channel.kind == "inbound" else None
+        answer: Json = {
+            "decision_id": public_id("0" * 16, make_uid(time.time_ns() // 1_000_000, os.urandom)),
+            "customer_id": request.customer_id,
+            "placement": request.placement,
+            "channel": placement.channel.name,
+            "action": "none" if fallback is None else "offer",
+            "reason": "state_unavailable",
+            "offers": [] if fallback is None else [_fallback(plan, fallback)],
+            "question": None,
+            "reservation": None,
+            "suppressed": [],
+            "policy_version": plan.policy.version,
+            "model_version": plan.snapshot.version,
+            "features_as_of": None,
+        }
+        if request.explain:
+            answer["trace"] = []
+        answer["took_ms"] = round((time.perf_counter() - started) * 1000, 3)
+        return orjson.dumps(answer)
+
+    # ------------------------------------------------------------------ reading back
+
+    async def read(self, decision_id: str) -> Json:
+        """Return a decision's whole record; raises NotFound for an id that was never stored."""
+        place = split_id(decision_id)
+        blob, outcomes = await self.store.decision(*place) if place is not None else (None, [])
+        if place is None or blob is None:
+            raise NotFound(
+                f"there is no decision '{decision_id}': previews and expired decisions are not kept"
+            )
+        return await self._view(place[0], blob, outcomes)
+
+    async def latest(self, customer_id: str, limit: int) -> Json:
+        """Return a customer's decisions, newest first."""
+        held = await self.customers.load(customer_id)
+        plan = await self.plans.get(held.policy_version)
+        tags = [held.tag]
+        tags += [self.customers.tag(value) for kind, value in held.facts.aliases if kind == MERGED]
+        found: list[tuple[int, Json]] = []
+        for tag in tags:
+            for blob, outcomes in await self.store.decisions(
+                tag, held.now, plan.policy.keep.decisions_ms, limit
+            ):
+                view = await self._view(tag, blob, outcomes)
+                found.append((DECODER.decode(blob).at, view))
+        found.sort(key=lambda entry: -entry[0])
+        return {"decisions": [view for _, view in found[:limit]]}
+
+    async def _view(self, tag: str, blob: bytes, outcomes: list[bytes]) -> Json:
+        record = DECODER.decode(blob)
+        plan = await self.plans.old(record.policy_version)
+        reservation = None
+        if record.reserved:
+            held = await self.customers.load_tag(tag)
+            reservation = {
+                "id": public_id(tag, record.uid),
+                "state": reservation_state(held.facts, record.uid, held.now),
+                "expires_at": when(record.expires_at),
+            }
+        return record_view(plan, tag, record, reservation, [outcome_view(outcome) for outcome in outcomes])
+
+
+def reservation_state(facts: Facts, uid: str, now: int) -> str:
+    """Return reserved, confirmed, released or expired."""
+    contact = find(facts, uid)
+    if contact is None:
+        return "expired"
+    return "expired" if contact.state == "reserved" and not contact.live(now) else contact.state
+
+
+def outcome_view(blob: bytes) -> Json:
+    """Return one outcome of a decision: what happened, when, about which offer."""
+    kind, at, offer = msgspec.msgpack.decode(blob, type=tuple[str, int, str | None])
+    return {"type": kind, "at": when(at), "offer": offer}
+
+
+def _fallback(plan: Plan, offer: str) -> dict[str, Any]:
+    known = plan.policy.offers[offer]
+    return {
+        "offer": offer,
+        "rank": 1,
+        "category": known.category,
+        "content": known.content,
+        "propensity": None,
+        "value": known.value,
+        "priority": None,
+        "selection_probability": None,
+    }

@@ -1,0 +1,121 @@
+"""What a decision is: the stages in their order, the fate of every candidate, and the record that is kept."""
+
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.plan import Mask
+
+
+class Stage(IntEnum):
+    """The stages in the order of the contract; a candidate's fate is the first that dropped it."""
+
+    NO_CANDIDATES = 0
+    NOT_ELIGIBLE = 1
+    CONSENT = 2
+    QUIET_HOURS = 3
+    SUPPRESSED = 4
+    CONTACT_POLICY = 5
+    BUDGET = 6
+    CAPACITY = 7
+    BELOW_THRESHOLD = 8
+    CHOICE = 9
+
+
+STAGE_NAMES: Final = tuple(stage.name.lower() for stage in Stage)
+STAGE_OF: Final = {name: Stage(code) for code, name in enumerate(STAGE_NAMES)}
+Fates = NDArray[np.int8]
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """What a caller asked: the request, with everything random or timely already an argument."""
+
+    uid: str
+    """The decision's id within its customer; draws hash it."""
+    placement: str
+    limit: int
+    context: dict[str, Any] = {}
+    exclude: tuple[str, ...] = ()
+    control: bool = False
+    at_random: bool = False
+
+
+class Block(NamedTuple):
+    """One rule that stopped some candidates."""
+
+    rule: str
+    reason: str
+    eligible_at: int | None
+    details: str
+    mask: Mask
+
+
+class Chosen(msgspec.Struct, frozen=True, array_like=True):
+    """One chosen offer and the factors of its choice."""
+
+    offer: str
+    rank: int
+    category: str
+    propensity: float
+    value: float
+    priority: float
+    selection_probability: float
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The outcome of one run of the core, before anything is committed."""
+
+    action: str
+    """offer or none."""
+    reason: str | None
+    chosen: tuple[Chosen, ...]
+    fates: Fates
+    excluded: tuple[int, ...]
+    blocks: tuple[Block, ...]
+    nulls: dict[int, str]
+    """Eligibility condition (its place in the plan) to the name that was null."""
+    candidates: NDArray[np.intp]
+    """The places that came to the choice, with `chance` beside them."""
+    chance: NDArray[np.float64]
+    """First-rank selection probability of each of `candidates`."""
+    yes_until: int
+    """The moment (ms) at which this yes could turn into a no by time alone."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """A decision as it is kept: small, and enough to say every offer's fate with its policy version."""
+
+    uid: str
+    at: int
+    customer_id: str
+    placement: str
+    channel: str
+    limit: int
+    context: dict[str, Any]
+    exclude: tuple[str, ...]
+    action: str
+    reason: str | None
+    chosen: tuple[Chosen, ...]
+    policy_version: str
+    model_version: str
+    features_as_of: int
+    fates: bytes
+    """One stage code a candidate, deflated."""
+    blocks: tuple[tuple[str, str, int | None, str, bytes], ...]
+    """rule, reason, eligible_at (ms), details, deflated bit mask over the candidates."""
+    nulls: dict[int, str]
+    candidates: bytes
+    """Places that came to the choice, as uint16."""
+    chance: bytes
+    """Their first-rank selection probabilities, as float32."""
+    reserved: bool
+    expires_at: int
+    group: str = ""
+    """control, random or empty."""
+
+
+ENCODER: Final = msgspec.msgpack.Encoder()
+DECODER: Final = msgspec.msgpack.Decoder(Record)

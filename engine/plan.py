@@ -1,0 +1,237 @@
+"""A policy set compiled for deciding: per placement, arrays and masks over its candidate offers.
+
+Everything that does not depend on the customer is worked out here, once per policy version and model
+snapshot, so that a request pays for what the customer's facts make different.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.governor import FAR
+from engine.rules import Each, Rules
+from engine.scoring import Array, Snapshot, prior_snapshot, score
+from features.catalogue import Catalogue
+from features.facts import Facts, Item
+from policies.calendar import day_start
+from policies.conditions import Condition
+from policies.model import Channel, Offer, Placement, PolicySet
+
+Mask = NDArray[np.bool_]
+Times = NDArray[np.int64]
+
+MARK_TYPES: Final = frozenset(
+    {
+        "accept",
+        "answer",
+        "call",
+        "complaint",
+        "email_bounce",
+        "purchase",
+        "reject",
+        "store_purchase",
+        "unsubscribe",
+    }
+)
+"""Events that are always kept for suppressions to look back at, so that a rule added later finds its past."""
+
+
+class Eligibility(msgspec.Struct, frozen=True):
+    """One distinct condition and the candidates that carry it."""
+
+    condition: Condition
+    mask: Mask
+
+
+class RuleMask(msgspec.Struct, frozen=True):
+    """The candidates that one rule looks at, by the value that it counts by (None without `each`)."""
+
+    index: int
+    masks: dict[Each, Mask]
+
+
+class PlacementPlan(msgspec.Struct, frozen=True):
+    """One placement, compiled. All arrays run over `offers`, the candidates in file order."""
+
+    placement: Placement
+    channel: Channel
+    offers: tuple[Offer, ...]
+    items: tuple[Item, ...]
+    index: dict[str, int]
+    valid_from: Times
+    valid_until: Times
+    """[from, until) in ms; the whole of time where an offer has no dates."""
+    always_valid: bool
+    eligibility: tuple[Eligibility, ...]
+    obeys: Mask
+    caps: tuple[RuleMask, ...]
+    suppressions: tuple[RuleMask, ...]
+    priority: Array
+    deviation: Array
+    propensity: Array
+    budgeted: tuple[int, ...]
+    reserves: bool
+    """Whether a contact on this channel is counted."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A whole policy set, compiled against one model snapshot."""
+
+    policy: PolicySet
+    rules: Rules
+    catalogue: Catalogue
+    snapshot: Snapshot
+    placements: dict[str, PlacementPlan]
+    feature_names: tuple[str, ...]
+    """The features that any condition reads."""
+    defaults: dict[str, Any]
+    """Dotted profile names and their defaults."""
+    mark_types: frozenset[str]
+    question_fields: dict[str, str]
+    channel_purposes: dict[str, str]
+
+
+def compile_plan(policy: PolicySet, snapshot: Snapshot | None = None) -> Plan:
+    """Compile a checked policy set; without a snapshot the marketer's priors score."""
+    scores = snapshot or prior_snapshot(policy.offers)
+    rules = Rules(policy)
+    conditions = [offer.eligible for offer in policy.offers.values() if offer.eligible is not None]
+    conditions += [rule.while_ for rule in policy.suppressions if rule.while_ is not None]
+    names = {name for condition in conditions for name in condition.names}
+    return Plan(
+        policy=policy,
+        rules=rules,
+        catalogue=Catalogue(policy.features),
+        snapshot=scores,
+        placements={name: _compile_placement(policy, rules, scores, name) for name in policy.placements},
+        feature_names=tuple(
+            sorted(name.removeprefix("features.") for name in names if name.startswith("features."))
+        ),
+        defaults={
+            f"profile.{field.name}": list(field.default)
+            if isinstance(field.default, tuple)
+            else field.default
+            for field in policy.profile.values()
+        },
+        mark_types=MARK_TYPES | {rule.after.event for rule in policy.suppressions if rule.after is not None},
+        question_fields={
+            question.id: question.sets.removeprefix("profile.")
+            for question in policy.questions
+            if question.sets
+        },
+        channel_purposes={
+            channel.name: channel.consent
+            for channel in policy.channels.values()
+            if channel.consent is not None
+        },
+    )
+
+
+def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name: str) -> PlacementPlan:
+    placement = policy.placements[name]
+    channel = policy.channels[placement.channel]
+    offers = tuple(offer for offer in policy.offers.values() if name in offer.placements)
+    items = tuple(Item(offer.id, offer.category) for offer in offers)
+    obeys = np.array([rules.obeys(item) for item in items], dtype=np.bool_)
+    valid = [_validity(policy.timezones, offer) for offer in offers]
+    propensity, priority, deviation = _priorities(policy, channel, offers, snapshot)
+    return PlacementPlan(
+        placement=placement,
+        channel=channel,
+        offers=offers,
+        items=items,
+        index={offer.id: place for place, offer in enumerate(offers)},
+        valid_from=np.array([start for start, _ in valid], dtype=np.int64),
+        valid_until=np.array([end for _, end in valid], dtype=np.int64),
+        always_valid=all(span == (-FAR, FAR) for span in valid),
+        eligibility=_eligibility(offers),
+        obeys=obeys,
+        caps=tuple(
+            rule
+            for index in range(len(rules.caps))
+            if (rule := _cap_mask(rules, index, channel, items, obeys)).masks
+        ),
+        suppressions=tuple(
+            RuleMask(index, {None: mask})
+            for index, rule in enumerate(rules.suppressions)
+            if (
+                mask := np.array([rules.suppresses(rule, channel.name, item) for item in items], np.bool_)
+                & obeys
+            ).any()
+        ),
+        priority=priority,
+        deviation=deviation,
+        propensity=propensity,
+        budgeted=tuple(place for place, offer in enumerate(offers) if offer.budget is not None),
+        reserves=rules.counts_contacts(channel.name),
+    )
+
+
+def _validity(zones: tuple[str, ...], offer: Offer) -> tuple[int, int]:
+    """Return [from, until) in ms: whole days, in every one of the policy's zones."""
+    start = max(day_start(zone, offer.valid_from) for zone in zones) if offer.valid_from else -FAR
+    end = FAR
+    if offer.valid_until is not None:
+        end = min(day_start(zone, offer.valid_until + timedelta(days=1)) for zone in zones)
+    return start, end
+
+
+def _eligibility(offers: tuple[Offer, ...]) -> tuple[Eligibility, ...]:
+    by_source: dict[str, tuple[Condition, list[bool]]] = {}
+    for place, offer in enumerate(offers):
+        if offer.eligible is not None:
+            entry = by_source.setdefault(offer.eligible.source, (offer.eligible, [False] * len(offers)))
+            entry[1][place] = True
+    return tuple(Eligibility(condition, np.array(mask)) for condition, mask in by_source.values())
+
+
+def _cap_mask(rules: Rules, index: int, channel: Channel, items: tuple[Item, ...], obeys: Mask) -> RuleMask:
+    masks: dict[Each, Mask] = {}
+    for place, item in enumerate(items):
+        looks, each = rules.cap_each(index, channel.name, item)
+        if looks and obeys[place]:
+            masks.setdefault(each, np.zeros(len(items), dtype=np.bool_))[place] = True
+    return RuleMask(index, masks)
+
+
+def _priorities(
+    policy: PolicySet, channel: Channel, offers: tuple[Offer, ...], snapshot: Snapshot
+) -> tuple[Array, Array, Array]:
+    """Return propensity, mean priority, and the priority's deviation (already scaled by alpha)."""
+    arbitration = policy.arbitration
+    scores = score(snapshot, offers, arbitration.exploration.alpha)
+    levers: dict[str, Any] = {
+        "value": np.array([offer.value for offer in offers], dtype=np.float64),
+        "weight": np.array([offer.weight for offer in offers], dtype=np.float64),
+        "channel_cost": channel.cost,
+    }
+
+    def priority(propensity: Array) -> Array:
+        result = arbitration.priority.evaluate({**levers, "propensity": propensity})
+        return np.broadcast_to(np.asarray(result, dtype=np.float64), propensity.shape)
+
+    low, high = priority(scores.low), priority(scores.high)
+    with np.errstate(invalid="ignore"):
+        deviation = np.nan_to_num(np.abs(high - low) / 2, nan=0.0, posinf=0.0, neginf=0.0)
+    return scores.propensity, priority(scores.propensity).copy(), deviation
+
+
+def condition_values(
+    plan: Plan, facts: Facts, features: Mapping[str, Any], context: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what conditions see, by dotted names; `features` are the plan's, read at the decision's time."""
+    values = dict(plan.defaults)
+    for name, value in features.items():
+        values["features." + name] = value
+    for name, dated in facts.profile.items():
+        if dated.value is not None and "profile." + name in values:
+            values["profile." + name] = list(dated.value) if isinstance(dated.value, tuple) else dated.value
+    values["profile.open_cases"] = facts.open_cases()
+    values["profile.timezone"] = facts.timezone()
+    for name, value in context.items():
+        values["context." + name] = value
+    return values

@@ -1,0 +1,52 @@
+"""The composition root: one connection, and the services that stand on it."""
+
+import os
+from itertools import count
+from typing import Final
+
+from engine.activation import Plans
+from engine.adapters.connection import StoreAddress, StoreConnection
+from engine.adapters.store import PROLOGUE, Store, as_bytes
+from engine.contacts import Contacts
+from engine.customers import Customers
+from engine.deciding import Deciding
+from engine.journal import Journal
+from engine.people import People
+from engine.worker import Worker
+
+SECRET: Final = "tact:secret"
+"""Key of the installation's secret: 32 random bytes made at the first start; it keys all tags."""
+
+
+class Engine:
+    """Everything that one process needs to answer, wired."""
+
+    def __init__(self, connection: StoreConnection, secret: bytes) -> None:
+        """Use `open_engine`."""
+        self.connection = connection
+        self.store = Store(connection)
+        self.customers = Customers(self.store, secret)
+        self.plans = Plans(self.store)
+        self.deciding = Deciding(self.customers, self.plans)
+        self.contacts = Contacts(self.customers, self.plans)
+        self.people = People(self.customers, self.plans)
+        self.journal = Journal(self.customers, self.plans)
+        self.worker = Worker(self.customers, self.plans)
+        self._prefix = os.urandom(9).hex()
+        self._counter = count()
+
+    def unique(self) -> str:
+        """Return an id that no other process makes."""
+        return f"{self._prefix}-{next(self._counter):x}"
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self.connection.close()
+
+
+async def open_engine(address: str) -> Engine:
+    """Connect to the store at a URL; makes the installation's secret where there is none."""
+    connection = StoreConnection(StoreAddress.parse(address), prologue=PROLOGUE, within_s=2.0)
+    await connection.open()
+    reply = await connection.pipeline([("SET", SECRET, os.urandom(32), "NX"), ("GET", SECRET)])
+    return Engine(connection, as_bytes(reply[1]) or b"")

@@ -1,0 +1,201 @@
+"""The pieces that expressions are compiled to, and the rules of their types.
+
+Where types are known the closures check nothing but what the types cannot promise: an overflow, a null, a
+division by zero. What comes from `context` has the type `dyn` and is checked as it comes.
+
+An integer beside a double counts as a double, in arithmetic as in comparisons: marketers write
+`features.spend_30d * 2 > 100`. CEL proper would ask for `2.0`.
+"""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+import msgspec
+
+from policies.cel.syntax import INT_MAX, INT_MIN, ConditionError, Literal, Node
+from policies.cel.values import (
+    DOUBLE_OPERATIONS,
+    INT_OPERATIONS,
+    NUMBERS,
+    Scope,
+    Unknown,
+    arithmetic,
+    checked,
+    kind,
+    spend,
+    to_double,
+)
+
+Values = Mapping[str, Any]
+Run = Callable[[Values, Scope], Any]
+
+
+PYTHON: Final[dict[str, tuple[type, ...]]] = {
+    "int": (int,),
+    "string": (str,),
+    "bool": (bool,),
+    "list": (list, tuple),
+}
+"""What values of a type are in Python, most of the time; all else goes through `kind`."""
+
+
+class Code(msgspec.Struct, frozen=True):
+    """A compiled node: its static type, its closure, and how many nodes it has."""
+
+    type: str
+    """int, double, string, bool, null, dyn, or list(TYPE)."""
+    run: Run
+    """Never returns null: raises `Unknown` instead."""
+    label: str = "the value"
+    """What to call it in a message."""
+    nullable: Run | None = None
+    """The same, but a null comes out as None."""
+    steps: int = 1
+
+
+def suggestion(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """Return `did you mean "x"?` for the known name that is nearest, else an empty string."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f'did you mean "{near[0]}"?' if near else ""
+
+
+def is_list(type_: str) -> bool:
+    """Say whether a static type is a list."""
+    return type_.startswith("list(")
+
+
+def member_type(type_: str) -> str:
+    """Return the type of a list's members."""
+    return type_[5:-1] if is_list(type_) else "dyn"
+
+
+def comparable(left: str, right: str) -> bool:
+    """Say whether values of these types may be compared for equality."""
+    if "dyn" in {left, right} or left == right or NUMBERS.issuperset({left, right}):
+        return True
+    return is_list(left) and is_list(right) and comparable(member_type(left), member_type(right))
+
+
+def said(type_: str) -> str:
+    """Return a type with its article."""
+    return f"an {type_}" if type_[0] in "aeiou" else f"a {type_}"
+
+
+def wrong(detail: str, node: Node, fix: str) -> ConditionError:
+    """Return an error that points into the expression."""
+    return ConditionError(f"{detail} (character {node.at})", fix)
+
+
+def constant_code(type_: str, value: Any) -> Code:
+    return Code(type_, lambda _values, _scope: value, label=str(value))
+
+
+def literal_code(node: Literal) -> Code:
+    value = node.value
+    if node.type == "null":
+
+        def null(_: Values, __: Scope) -> Any:
+            raise Unknown("null")
+
+        return Code("null", null, "null", lambda _values, _scope: None)
+    if node.type == "int" and not INT_MIN <= (value if isinstance(value, int) else 0) <= INT_MAX:
+        raise wrong(f"{value} does not fit 64 bits", node, "write a smaller number")
+    if isinstance(value, float) and value in {float("inf"), float("-inf")}:
+        raise wrong("the number is too large for a double", node, "write a smaller number")
+    return constant_code(node.type, value)
+
+
+def load(name: str, type_: str) -> Code:
+    """Return the code that reads a variable; a value of another type than declared is unknown."""
+
+    def nullable(values: Values, _: Scope) -> Any:
+        return values.get(name)
+
+    def run_dyn(values: Values, _: Scope) -> Any:
+        value = values.get(name)
+        if value is None:
+            raise Unknown(name)
+        return value
+
+    def run_double(values: Values, _: Scope) -> Any:
+        value = values.get(name)
+        if type(value) is float:
+            return value
+        if value is None:
+            raise Unknown(name)
+        if kind(value) in NUMBERS:
+            return to_double(value)
+        raise Unknown(f"{name} is not a double")
+
+    wanted = "list" if is_list(type_) else type_
+    classes = PYTHON.get(wanted, ())
+
+    def run_typed(values: Values, _: Scope) -> Any:
+        value = values.get(name)
+        if type(value) in classes:
+            return value
+        if value is None:
+            raise Unknown(name)
+        if kind(value) != wanted:
+            raise Unknown(f"{name} is not {said(wanted)}")
+        return value
+
+    run = {"dyn": run_dyn, "double": run_double}.get(type_, run_typed)
+    return Code(type_, run, name, nullable)
+
+
+def as_double(code: Code) -> Code:
+    run = code.run
+    if code.type != "int":
+        return code
+    return Code("double", lambda values, scope: to_double(run(values, scope)), code.label, steps=code.steps)
+
+
+def joined_type(one: str, other: str) -> str:
+    """Return the type of `?:` with these branches; empty where they do not fit."""
+    if one == other or other == "null":
+        return one
+    if one == "null":
+        return other
+    if NUMBERS.issuperset({one, other}):
+        return "double"
+    return "dyn" if "dyn" in {one, other} else ""
+
+
+def combine(symbol: str, left: Code, right: Code, node: Node, said_as: str = "") -> Code:
+    one, other, steps = left.run, right.run, left.steps + right.steps + 1
+    types = {left.type, right.type}
+    if types == {"int"}:
+        apply = INT_OPERATIONS[symbol]
+        return Code(
+            "int",
+            lambda values, scope: checked(apply(one(values, scope), other(values, scope))),
+            "the result",
+            steps=steps,
+        )
+    if NUMBERS.issuperset(types) and symbol != "%":
+        apply_double = DOUBLE_OPERATIONS[symbol]
+        return Code(
+            "double",
+            lambda values, scope: apply_double(one(values, scope), other(values, scope)),
+            "the result",
+            steps=steps,
+        )
+    joined = symbol == "+" and len(types) == 1 and ("string" in types or is_list(left.type))
+    both_lists = symbol == "+" and is_list(left.type) and is_list(right.type)
+    if not joined and not both_lists and "dyn" not in types:
+        raise wrong(
+            f'"{said_as or symbol}" does not fit {said(left.type)} and {said(right.type)}',
+            node,
+            "use numbers, or + between two strings or two lists",
+        )
+
+    def run(values: Values, scope: Scope) -> Any:
+        result = arithmetic(symbol, one(values, scope), other(values, scope))
+        if isinstance(result, str | list):
+            spend(scope, len(result) if isinstance(result, list) else len(result) >> 6)
+        return result
+
+    type_ = "dyn" if "dyn" in types else left.type if len(types) == 1 else "list(dyn)"
+    return Code(type_, run, "the result", steps=steps)

@@ -1,0 +1,1 @@
+"""Reading policy files: YAML to nodes, nodes to checked values, every mistake with its file and line."""
