@@ -57,11 +57,11 @@ def next_version(facts: Facts, now: int, *, first_seen: bool = True) -> bytes:
 def state_of(catalogues: Mapping[int, Catalogue], catalogue: Catalogue, blob: bytes | None) -> FeatureState:
     """Return the feature state for `catalogue`, carried over from the catalogue that it was written under."""
     if blob is None:
-        return FeatureState(catalogue_id=catalogue.id)
+        return FeatureState()
     state, _ = decode_state(blob)
-    if state.catalogue_id != catalogue.id:
+    if state.catalogue_id not in (0, catalogue.id):
         old = catalogues.get(state.catalogue_id)
-        return FeatureState(catalogue_id=catalogue.id) if old is None else migrate(state, old, catalogue)
+        return FeatureState() if old is None else migrate(state, old, catalogue)
     return state
 
 

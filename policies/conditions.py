@@ -35,7 +35,7 @@ class Condition:
         self._blank: Scope = [STEP_BUDGET, *[None] * (slots - 1)]
 
     def evaluate(self, values: Mapping[str, Any]) -> bool:
-        """Evaluate with flat dotted names (`features.views_7d`; a missing one is null); raises `Unknown`."""
+        """Evaluate with flat dotted names (`features.views_7d`; missing: null); raises `Unknown`."""
         return bool(self._run(values, self._blank.copy()))
 
     def __eq__(self, other: object) -> bool:

@@ -153,8 +153,8 @@ class Store:
 
     async def clock(self) -> tuple[int, str]:
         """Return the store's time (ms) and the active policy version."""
-        prologue, _ = await self.connection.load([])
-        return store_time(prologue[0]), (as_bytes(prologue[1]) or b"").decode()
+        moment, active = await self.connection.pipeline(PROLOGUE)
+        return store_time(moment), (as_bytes(active) or b"").decode()
 
     async def commit(self, commit: Commit, within_s: float | None = None) -> Committed:
         """Write one judgement if nothing that was judged has changed (G2)."""

@@ -88,10 +88,12 @@ def wrong(detail: str, node: Node, fix: str) -> ConditionError:
 
 
 def constant_code(type_: str, value: Any) -> Code:
+    """Return the code of a value that is known now."""
     return Code(type_, lambda _values, _scope: value, label=str(value))
 
 
 def literal_code(node: Literal) -> Code:
+    """Return the code of a literal; raises ConditionError for a number that is too large."""
     value = node.value
     if node.type == "null":
 
@@ -146,6 +148,7 @@ def load(name: str, type_: str) -> Code:
 
 
 def as_double(code: Code) -> Code:
+    """Return code that gives a double where it gave an int."""
     run = code.run
     if code.type != "int":
         return code
@@ -154,7 +157,7 @@ def as_double(code: Code) -> Code:
 
 def joined_type(one: str, other: str) -> str:
     """Return the type of `?:` with these branches; empty where they do not fit."""
-    if one == other or other == "null":
+    if other in {one, "null"}:
         return one
     if one == "null":
         return other
@@ -164,6 +167,7 @@ def joined_type(one: str, other: str) -> str:
 
 
 def combine(symbol: str, left: Code, right: Code, node: Node, said_as: str = "") -> Code:
+    """Return the code of `left symbol right`; raises ConditionError for operands that do not fit."""
     one, other, steps = left.run, right.run, left.steps + right.steps + 1
     types = {left.type, right.type}
     if types == {"int"}:

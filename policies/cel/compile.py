@@ -58,7 +58,7 @@ class Compiler:
         open_roots: frozenset[str],
         call: "Callable[[Compiler, Call], Code]",
     ) -> None:
-        """Take the declared names with their types, the roots under which any name goes, and the functions."""
+        """Take the names with their types, the roots under which any name goes, and the functions."""
         self.call = call
         self.env = {**BUILT_IN, **env}
         self.open_roots = open_roots | {"context"}
@@ -208,7 +208,7 @@ class Compiler:
             unknown = None
             for part in runs:
                 try:
-                    if part(values, scope) is deciding:
+                    if part(values, scope) == deciding:
                         return deciding
                 except Unknown as found:
                     unknown = unknown or found

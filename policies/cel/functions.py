@@ -260,7 +260,7 @@ def _quantifier(members: Members, body: Run, slot: int, *, deciding: bool) -> Ru
         for member in members(values, scope):
             scope[slot] = member
             try:
-                if body(values, scope) is deciding:
+                if body(values, scope) == deciding:
                     return deciding
             except Unknown as found:
                 unknown = unknown or found

@@ -141,10 +141,10 @@ class _Composer:
         root = None
         documents = 0
         for event in self.events:
+            line = event.start_mark.line + 1
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents == 2:
-                    line = event.start_mark.line + 1
                     self.report.fail(self.file, line, "", "a second document", "keep one document a file")
                     return root
             elif isinstance(event, yaml.NodeEvent):

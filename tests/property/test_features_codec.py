@@ -1,5 +1,6 @@
 """Whatever is stored comes back the same, and damaged bytes never become a fact."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -78,7 +79,7 @@ def typed(value: Any) -> Any:
     return (type(value).__name__, repr(value))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(facts)
 def test_facts_come_back_the_same(one: Facts) -> None:
     back = codec.decode_facts(codec.encode_facts(one))
@@ -122,13 +123,19 @@ def test_a_flipped_bit_is_refused(one: Facts, data: st.DataObject) -> None:
             decode(bytes(damaged))
 
 
+def refusal(decode: Callable[[bytes], object], blob: bytes) -> str:
+    """Return which way out the refusal names, "" if the bytes happen to be a record."""
+    try:
+        decode(blob)
+    except codec.CodecError as error:
+        return next(way for way in ("restore", "run the release") if way in str(error))
+    return ""
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=80))
 def test_any_bytes_are_refused_with_a_sentence(body: bytes) -> None:
     sealed = codec._sealed(body)
     for blob in (body, b"\0" * 8 + sealed, sealed):
         for decode in (codec.decode_facts, codec.decode_state, codec.decode_seen):
-            try:
-                decode(blob)
-            except codec.CodecError as error:
-                assert "run the release" in str(error) or "restore" in str(error)
+            assert refusal(decode, blob) in {"", "restore", "run the release"}

@@ -1,0 +1,198 @@
+"""The parts that run as processes of their own: the API and the feature worker, and `tact up` that starts all.
+
+`tact up` is a supervisor: the embedded store first, then the worker and the API processes, which share one
+listening socket. Ctrl-C drains and stops everything it started; a part that dies is started again.
+"""
+
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import urllib.request
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from api.app import App
+from api.http_server import bind, serve
+from api.settings import setting
+from engine.adapters.processes import Part, Program, Supervisor
+from engine.adapters.server import ValkeyServer
+from engine.errors import TactError
+from engine.plan import Plan, compile_plan
+from engine.runtime import Engine, open_engine
+from policies.loader import load_dir
+
+READY_S: Final = 5.0
+
+
+class Refused(Exception):  # noqa: N818  # the sentence is what matters
+    """A start that cannot be: the sentence names the way out."""
+
+
+def log_to_stderr() -> None:
+    """Log to stderr at the level of TACT_LOG."""
+    level = logging.getLevelNamesMapping().get(setting("TACT_LOG").upper(), logging.WARNING)
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+
+
+def check_host(host: str) -> None:
+    """Refuse to listen to the world while no key is configured."""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise Refused(
+            f"without API keys the server listens on loopback only, not on {host}: use --host 127.0.0.1 and put a "
+            "gateway that checks its callers in front"
+        )
+
+
+def store_url() -> str:
+    """Return TACT_STORE, or refuse with the way out."""
+    url = setting("TACT_STORE")
+    if not url:
+        raise Refused("TACT_STORE is not set: name a store such as redis://127.0.0.1:6379, or use `tact up`")
+    return url
+
+
+def run_api() -> None:
+    """Serve the API of one process until SIGTERM or SIGINT."""
+    url = store_url()
+    descriptor = setting("TACT_LISTEN_FD")
+    if descriptor:
+        listener = socket.socket(fileno=int(descriptor))
+    else:
+        check_host(setting("TACT_HOST"))
+        listener = bind(setting("TACT_HOST"), int(setting("TACT_PORT")))
+
+    async def opened() -> Engine:
+        engine = await open_engine(url)
+        folder = setting("TACT_POLICIES")
+        if folder and not descriptor:
+            await engine.plans.activate(compile_plan(load_dir(folder).policy))
+        _, version = await engine.store.clock()
+        if version:
+            await engine.plans.get(version)
+        return engine
+
+    serve(App(opened), [listener])
+
+
+def run_worker() -> None:
+    """Fold the journal until SIGTERM or SIGINT."""
+    _run(_work(store_url()))
+
+
+async def _work(url: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, stop.set)
+    engine = await open_engine(url)
+    try:
+        await engine.worker.run(stop)
+    finally:
+        await engine.close()
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    import uvloop  # noqa: PLC0415  # only the long-running processes want it
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+def run_up(
+    policies: Path | None,
+    data: Path,
+    host: str,
+    port: int,
+    workers: int,
+    store: str | None,
+    announce: Callable[[str, int, str], None],
+    report: Callable[[str], None],
+) -> None:
+    """Start the store (unless `store` names one), the worker and `workers` API processes; return at Ctrl-C.
+
+    `announce(host, port, store)` is called once the API is ready, `report` with each sentence for the user.
+    """
+    check_host(host)
+    plan = compile_plan(load_dir(policies).policy) if policies is not None else None
+    listener = bind(host, port)
+    listener.set_inheritable(True)
+    port = listener.getsockname()[1]
+    server = None if store is not None else ValkeyServer(data)
+    url = store if store is not None else f"unix://{server.socket_path}"  # type: ignore[union-attr]  # one of the two
+    environment = {
+        **os.environ,
+        "TACT_STORE": url,
+        "TACT_LISTEN_FD": str(listener.fileno()),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [sys.executable, "-m", "api.main"]
+    worker = Program("the feature worker", [*command, "worker", "features"], environment)
+    apis = [
+        Program(f"API process {number}", [*command, "api"], environment, (listener.fileno(),))
+        for number in range(1, workers + 1)
+    ]
+    stages: list[list[Part]] = [[server]] if server is not None else []
+    if plan is not None:
+        stages.append([_Activation(url, plan)])
+    stages += [[worker], list(apis)]
+    where = f"http://{host}:{port}"
+
+    def ready() -> bool:
+        if not answers(where):
+            return False
+        announce(host, port, url)
+        return True
+
+    Supervisor(stages, report=report).run(ready)
+
+
+class _Activation:
+    """A stage without a process: the policy set is active before anybody decides."""
+
+    name = "the policy set"
+
+    def __init__(self, url: str, plan: Plan) -> None:
+        self._url = url
+        self._plan = plan
+        self._ended: int | None = None
+
+    def start(self) -> None:
+        asyncio.run(_activate(self._url, self._plan))
+
+    def poll(self) -> int | None:
+        return self._ended
+
+    def terminate(self) -> None:
+        self._ended = 0
+
+    def kill(self) -> None:
+        self._ended = 0
+
+
+async def _activate(url: str, plan: Plan) -> None:
+    engine = await open_engine(url)
+    try:
+        await engine.plans.activate(plan)
+    except TactError as error:
+        raise Refused(error.detail) from None
+    finally:
+        await engine.close()
+
+
+def answers(where: str) -> bool:
+    """Say whether the API at a URL is ready."""
+    try:
+        with urllib.request.urlopen(f"{where}/readyz", timeout=1) as reply:  # noqa: S310  # an http URL of our own
+            return bool(json.load(reply)["status"] == "ready")
+    except (OSError, ValueError):
+        return False

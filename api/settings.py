@@ -1,0 +1,30 @@
+"""Settings of the processes: `TACT_*` environment variables, listed by `tact settings`."""
+
+import os
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+
+class Setting(NamedTuple):
+    """One setting: its variable, its default and what it does."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+SETTINGS: Final = (
+    Setting("TACT_STORE", "", "URL of the Valkey or Redis that holds everything (unix:///path, redis://host:port)"),
+    Setting("TACT_HOST", "127.0.0.1", "address that the API listens on; without keys only a loopback address"),
+    Setting("TACT_PORT", "8080", "port that the API listens on"),
+    Setting("TACT_LISTEN_FD", "", "descriptor of a socket that already listens; set by `tact up` for its children"),
+    Setting("TACT_POLICIES", "", "folder of the policy set that is activated at start; empty for the one in the store"),
+    Setting("TACT_DATA", "./var", "folder of the embedded store"),
+    Setting("TACT_LOG", "warning", "least level that is logged: debug, info, warning or error"),
+)
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+def setting(name: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return a setting's value, its default where the environment says nothing."""
+    return (os.environ if environment is None else environment).get(name) or _BY_NAME[name].default
