@@ -31,7 +31,10 @@ RETAIL = Path(__file__).resolve().parent.parent / "policies" / "retail"
 
 @app.command()
 def up(
-    policies: Annotated[Path, typer.Option(help="folder of the policy set")] = RETAIL,
+    policies: Annotated[
+        Path | None,
+        typer.Option(help="folder of the policy set; unless told the active one, or the retail example at first"),
+    ] = None,
     data: Annotated[Path, typer.Option(help="where the embedded store keeps its state")] = Path("./var"),
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on; 0 for any free one", min=0, max=65535)] = 8080,
@@ -43,12 +46,12 @@ def up(
 
     processes.log_to_stderr()
 
-    def announce(host: str, port: int, url: str) -> None:
+    def announce(host: str, port: int, url: str, version: str) -> None:
         where = f"http://{host}:{port}"
         kept = f"state in {data.resolve()}" if store is None else f"store {url}"
         typer.echo(
             f"Tact is ready at {where}  (docs: {where}/docs)\n"
-            f"  {workers} API process{'es' if workers > 1 else ''}, 1 feature worker, policies {policies}, {kept}\n"
+            f"  {workers} API process{'es' if workers > 1 else ''}, 1 feature worker, policy {version[:19]}, {kept}\n"
             "  without API keys it listens on loopback only\n\n"
             "Three commands to try:\n"
             f"  curl -s {where}/v1/decide --json '{{\"customer_id\": \"c1\", \"placement\": \"home_hero\", \"explain\": true}}'\n"
@@ -60,7 +63,7 @@ def up(
     def report(sentence: str) -> None:
         typer.echo(sentence, err=True)
 
-    processes.run_up(policies, data, host, port, workers, store, announce, report)
+    processes.run_up(policies, RETAIL, data, host, port, workers, store, announce, report)
 
 
 @app.command()

@@ -15,7 +15,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from api.app import App
 from api.http_server import bind, serve
@@ -81,7 +81,7 @@ def run_api() -> None:
             await engine.plans.get(version)
         return engine
 
-    serve(App(opened), [listener])
+    serve(cast(Any, App(opened)), [listener])
 
 
 def run_worker() -> None:
@@ -110,20 +110,23 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
 
 def run_up(
     policies: Path | None,
+    example: Path,
     data: Path,
     host: str,
     port: int,
     workers: int,
     store: str | None,
-    announce: Callable[[str, int, str], None],
+    announce: Callable[[str, int, str, str], None],
     report: Callable[[str], None],
 ) -> None:
     """Start the store (unless `store` names one), the worker and `workers` API processes; return at Ctrl-C.
 
-    `announce(host, port, store)` is called once the API is ready, `report` with each sentence for the user.
+    `policies` is activated; without it the active version stays, and `example` is activated where there is none.
+    `announce(host, port, store, policy_version)` is called once the API is ready, `report` with each sentence
+    for the user.
     """
     check_host(host)
-    plan = compile_plan(load_dir(policies).policy) if policies is not None else None
+    activation = _Activation(compile_plan(load_dir(policies or example).policy), always=policies is not None)
     listener = bind(host, port)
     listener.set_inheritable(True)
     port = listener.getsockname()[1]
@@ -142,15 +145,14 @@ def run_up(
         for number in range(1, workers + 1)
     ]
     stages: list[list[Part]] = [[server]] if server is not None else []
-    if plan is not None:
-        stages.append([_Activation(url, plan)])
-    stages += [[worker], list(apis)]
+    activation.url = url
+    stages += [[activation], [worker], list(apis)]
     where = f"http://{host}:{port}"
 
     def ready() -> bool:
         if not answers(where):
             return False
-        announce(host, port, url)
+        announce(host, port, url, activation.version)
         return True
 
     Supervisor(stages, report=report).run(ready)
@@ -161,13 +163,15 @@ class _Activation:
 
     name = "the policy set"
 
-    def __init__(self, url: str, plan: Plan) -> None:
-        self._url = url
+    def __init__(self, plan: Plan, *, always: bool) -> None:
+        self.url = ""
+        self.version = ""
         self._plan = plan
+        self._always = always
         self._ended: int | None = None
 
     def start(self) -> None:
-        asyncio.run(_activate(self._url, self._plan))
+        self.version = asyncio.run(_activate(self.url, self._plan, always=self._always))
 
     def poll(self) -> int | None:
         return self._ended
@@ -179,10 +183,15 @@ class _Activation:
         self._ended = 0
 
 
-async def _activate(url: str, plan: Plan) -> None:
+async def _activate(url: str, plan: Plan, *, always: bool) -> str:
+    """Activate the plan, unless another is active and `always` is false; return the active version."""
     engine = await open_engine(url)
     try:
+        _, active = await engine.store.clock()
+        if active and not always:
+            return active
         await engine.plans.activate(plan)
+        return plan.policy.version
     except TactError as error:
         raise Refused(error.detail) from None
     finally:

@@ -4,16 +4,14 @@ One rendering serves the answer of a decide, its trace and the record read back 
 was said.
 """
 
-import zlib
+from array import array
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from engine.decision import STAGE_NAMES, Ask, Chosen, Decision, Record, Stage
 from engine.governor import Refusal
 from engine.ids import public_id
-from engine.plan import PlacementPlan, Plan
+from engine.plan import Mask, PlacementPlan, Plan, places_of
 from features.event import format_time
 
 Json = dict[str, Any]
@@ -28,7 +26,7 @@ def make_record(
     plan: Plan, ask: Ask, decision: Decision, customer_id: str, now: int, features_as_of: int, expires_at: int
 ) -> Record:
     """Make the record of a decision; `expires_at` (ms) is 0 where nothing was reserved."""
-    placement = plan.placements[ask.placement]
+    placement, over = plan.placements[ask.placement], decision.considered
     return Record(
         uid=ask.uid,
         at=now,
@@ -44,24 +42,26 @@ def make_record(
         policy_version=plan.policy.version,
         model_version=plan.snapshot.version,
         features_as_of=features_as_of,
-        fates=zlib.compress(decision.fates.tobytes(), 1),
+        dropped=tuple((stage, _packed(mask)) for stage, mask in decision.dropped),
         blocks=tuple(
-            (
-                block.rule,
-                block.reason,
-                block.eligible_at,
-                block.details,
-                zlib.compress(np.packbits(block.mask).tobytes(), 1),
-            )
+            (block.rule, block.reason, block.eligible_at, block.details, _packed(block.mask))
             for block in decision.blocks
         ),
         nulls=decision.nulls,
-        candidates=decision.candidates.astype(np.uint16).tobytes(),
-        chance=decision.chance.astype(np.float32).tobytes(),
+        places=b"" if over is None else array("H", over.places).tobytes(),
+        chance=b"" if over is None else array("f", over.chance).tobytes(),
         reserved=expires_at > 0,
         expires_at=expires_at,
         group="control" if ask.control else "random" if ask.at_random else "",
     )
+
+
+def _packed(mask: Mask) -> bytes:
+    return mask.to_bytes((mask.bit_length() + 7) // 8, "little")
+
+
+def _unpacked(mask: bytes) -> Mask:
+    return int.from_bytes(mask, "little")
 
 
 def offers(plan: Plan, chosen: Sequence[Chosen]) -> list[Json]:
@@ -87,7 +87,7 @@ def suppressed(decision: Decision) -> list[Json]:
     found: dict[str, Json] = {}
     for block in decision.blocks:
         entry = found.setdefault(block.rule, {"rule": block.rule, "offers": 0, "eligible_at": None})
-        entry["offers"] += int(block.mask.sum())
+        entry["offers"] += block.mask.bit_count()
         if block.eligible_at is not None:
             at = format_time(block.eligible_at)
             entry["eligible_at"] = at if entry["eligible_at"] is None else min(at, entry["eligible_at"])
@@ -127,23 +127,19 @@ def trace(plan: Plan, record: Record) -> list[Json]:
         return [
             _fate(offer.id, "control_group", "dropped", "control_group", {}) for offer in placement.offers
         ]
-    fates = zlib.decompress(record.fates)
+    fates: dict[int, int] = {
+        place: stage for stage, mask in record.dropped for place in places_of(_unpacked(mask))
+    }
     stops = _stops(placement, record)
-    chances = dict(
-        zip(
-            np.frombuffer(record.candidates, np.uint16).tolist(),
-            np.frombuffer(record.chance, np.float32).tolist(),
-            strict=True,
-        )
-    )
+    chances = dict(zip(array("H", record.places), array("f", record.chance), strict=True))
     chosen = {pick.offer: pick for pick in record.chosen}
     excluded = set(record.exclude)
     found = []
     for place, offer in enumerate(placement.offers):
-        stage = STAGE_NAMES[fates[place]]
+        stage = STAGE_NAMES[fates.get(place, Stage.CHOICE)]
         if offer.id in excluded:
             found.append(_fate(offer.id, stage, "dropped", "excluded", {}))
-        elif fates[place] == Stage.CHOICE:
+        elif place not in fates:
             details = _factors(plan, placement, place) | {"selection_probability": chances.get(place, 0.0)}
             pick = chosen.get(offer.id)
             if pick is not None:
@@ -164,9 +160,8 @@ def _fate(offer: str, stage: str, verdict: str, reason: str | None, details: Jso
 def _stops(placement: PlacementPlan, record: Record) -> list[list[Json]]:
     stops: list[list[Json]] = [[] for _ in placement.offers]
     for rule, reason, eligible_at, details, mask in record.blocks:
-        bits = np.unpackbits(np.frombuffer(zlib.decompress(mask), np.uint8), count=len(placement.offers))
         said = refusal(Refusal(rule, reason, eligible_at, details))
-        for place in bits.nonzero()[0]:
+        for place in places_of(_unpacked(mask)):
             stops[place].append(said)
     return stops
 

@@ -9,10 +9,14 @@ For several slots the ranks are drawn without replacement, each from the same pr
 is left. A draw hashes the decision's id and the rank: a retry makes the same choice.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from engine.scoring import Array
@@ -25,10 +29,22 @@ _REACH: Final = 4.0
 
 
 class Pick(NamedTuple):
-    """One rank's choice: the offer's place among the candidates, and the chance that it was chosen."""
+    """One rank's choice: the offer's place in the placement, and the chance that it was chosen."""
 
     place: int
     probability: float
+
+
+class Distribution(NamedTuple):
+    """The first rank's choice before it is drawn: who can be chosen, and with what chance.
+
+    A function of who is left and of the snapshot alone, so it is worked out once for each such set.
+    """
+
+    places: tuple[int, ...]
+    """Places in the placement, ascending."""
+    chance: tuple[float, ...]
+    cumulative: tuple[float, ...]
 
 
 def uniform(uid: str, purpose: str) -> float:
@@ -37,14 +53,14 @@ def uniform(uid: str, purpose: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
 
 
-def shortlist(mean: Array, deviation: Array, size: int) -> Array:
+def shortlist(mean: Array, deviation: Array, size: int) -> NDArray[np.intp]:
     """Return the places of the `size` offers that could best be the greatest: by mean and two deviations."""
     if len(mean) <= size:
-        return np.arange(len(mean), dtype=np.float64)
+        return np.arange(len(mean), dtype=np.intp)
     reach = mean + 2 * deviation
     best = np.argpartition(-reach, size - 1)[:size]
     best.sort()
-    return best.astype(np.float64)
+    return best
 
 
 def probabilities(mean: Array, deviation: Array, floor: float) -> Array:
@@ -70,31 +86,36 @@ def probabilities(mean: Array, deviation: Array, floor: float) -> Array:
     return mixed
 
 
-def choose(
-    mean: Array, deviation: Array, exploration: Exploration, uid: str, slots: int, *, at_random: bool
-) -> tuple[list[Pick], Array]:
-    """Draw up to `slots` offers; return the picks in rank order and each offer's first-rank probability.
+def distribution(
+    mean: Array, deviation: Array, places: Sequence[int], exploration: Exploration
+) -> Distribution:
+    """Return the distribution over the offers at `places`; means and deviations are of all the placement's."""
+    all_places = np.array(places, dtype=np.intp)
+    best = all_places[shortlist(mean[all_places], deviation[all_places], exploration.shortlist)]
+    return _made(best, probabilities(mean[best], deviation[best], exploration.floor))
 
-    `mean` and `deviation` are of the priority, over the candidates that are left. `at_random` draws
-    uniformly from all of them (the random group).
-    """
-    count = len(mean)
-    chance = np.zeros(count)
-    if at_random:
-        places = np.arange(count)
-        chance[:] = 1 / count
-    else:
-        places = shortlist(mean, deviation, max(exploration.shortlist, slots)).astype(np.intp)
-        chance[places] = probabilities(mean[places], deviation[places], exploration.floor)
-    left = chance[places]
-    picks = []
-    for rank in range(min(slots, len(places))):
-        scaled = left / left.sum()
-        cumulative = np.cumsum(scaled)
-        drawn = uniform(uid, f"rank-{rank + 1}") * cumulative[-1]
-        position = min(int(np.searchsorted(cumulative, drawn, side="right")), len(places) - 1)
-        picks.append(Pick(int(places[position]), float(scaled[position])))
-        left[position] = 0.0
-        if not left.any():
-            break
-    return picks, chance
+
+def uniform_distribution(places: Sequence[int]) -> Distribution:
+    """Return the uniform distribution over the offers at `places` (the random group)."""
+    return _made(np.array(places, dtype=np.intp), np.full(len(places), 1 / len(places)))
+
+
+def _made(places: NDArray[np.intp], chance: Array) -> Distribution:
+    return Distribution(tuple(places.tolist()), tuple(chance.tolist()), tuple(np.cumsum(chance).tolist()))
+
+
+def draw(over: Distribution, uid: str, slots: int) -> list[Pick]:
+    """Draw up to `slots` offers without replacement, in rank order."""
+    chance, cumulative = over.chance, over.cumulative
+    picks: list[Pick] = []
+    while True:
+        drawn = uniform(uid, f"rank-{len(picks) + 1}") * cumulative[-1]
+        position = min(bisect_right(cumulative, drawn), len(cumulative) - 1)
+        picks.append(Pick(over.places[position], chance[position] / cumulative[-1]))
+        if len(picks) >= min(slots, len(over.places)):
+            return picks
+        # The next rank draws from the same chances, scaled up over what is left.
+        chance = (*chance[:position], 0.0, *chance[position + 1 :])
+        cumulative = tuple(accumulate(chance))
+        if cumulative[-1] <= 0:
+            return picks

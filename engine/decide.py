@@ -8,18 +8,13 @@ reported, not only the first.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-
-from engine.arbitration import choose
-from engine.decision import STAGE_NAMES, STAGE_OF, Ask, Block, Chosen, Decision, Fates, Stage
+from engine.arbitration import Pick, draw
+from engine.decision import STAGE_NAMES, STAGE_OF, Ask, Block, Chosen, Decision, Stage
 from engine.governor import FAR, Standing
-from engine.plan import Mask, PlacementPlan, Plan
+from engine.plan import Mask, PlacementPlan, Plan, mask_of
 from engine.quotas import next_day
 from features.facts import Facts
 from policies.conditions import Unknown
-
-_NOTHING = np.empty(0)
-_NOWHERE = np.empty(0, dtype=np.intp)
 
 
 def decide(
@@ -39,82 +34,61 @@ def decide(
     """
     placement = plan.placements[ask.placement]
     if ask.control:
-        return _silence(placement, "control_group")
-    fates: Fates = np.full(len(placement.offers), Stage.CHOICE, dtype=np.int8)
-    alive, excluded = _valid(placement, ask, now)
-    fates[~alive] = Stage.NO_CANDIDATES
-    nulls = _drop_ineligible(placement, values, alive, fates)
+        return Decision("none", "control_group", (), (), (), {}, None, FAR)
+    valid, until = placement.valid_at(now)
+    alive = valid & ~mask_of(
+        place for offer in ask.exclude if (place := placement.index.get(offer)) is not None
+    )
+    dropped: dict[int, Mask] = {Stage.NO_CANDIDATES: placement.everyone & ~alive}
+    alive, nulls = _eligible(placement, values, alive)
+    dropped[Stage.NOT_ELIGIBLE] = placement.everyone & ~alive & ~dropped[Stage.NO_CANDIDATES]
     standing = Standing(plan.rules, facts, values, now)
     blocks = _blocks(plan, placement, standing, alive, spent, full=full)
     for block in sorted(blocks, key=lambda block: STAGE_OF[block.reason]):
-        fates[block.mask & alive] = STAGE_OF[block.reason]
+        stage = STAGE_OF[block.reason]
+        dropped[stage] = dropped.get(stage, 0) | block.mask & alive
         alive &= ~block.mask
-    below = alive & (placement.priority < plan.policy.arbitration.threshold)
-    if below.any():
-        fates[below] = Stage.BELOW_THRESHOLD
-        alive &= ~below
-    candidates = alive.nonzero()[0]
-    if len(candidates) == 0:
-        reason = STAGE_NAMES[int(fates.max())] if len(fates) else STAGE_NAMES[Stage.NO_CANDIDATES]
-        return Decision("none", reason, (), fates, excluded, tuple(blocks), nulls, _NOWHERE, _NOTHING, FAR)
-    picks, chance = choose(
-        placement.priority[candidates],
-        placement.deviation[candidates],
-        plan.policy.arbitration.exploration,
-        ask.uid,
-        min(ask.limit, placement.placement.slots),
-        at_random=ask.at_random,
+    dropped[Stage.BELOW_THRESHOLD] = alive & placement.below_threshold
+    alive &= ~placement.below_threshold
+    fates = tuple((int(stage), mask) for stage, mask in sorted(dropped.items()) if mask)
+    if not alive:
+        reason = STAGE_NAMES[fates[-1][0] if fates else Stage.NO_CANDIDATES]
+        return Decision("none", reason, (), fates, tuple(blocks), nulls, None, FAR)
+    considered = placement.distribution(alive, at_random=ask.at_random)
+    picks = draw(considered, ask.uid, min(ask.limit, placement.placement.slots))
+    chosen = tuple(_chosen(placement, pick, rank) for rank, pick in enumerate(picks, 1))
+    items = [placement.items[pick.place] for pick in picks]
+    until = min(until, standing.yes_until(placement.channel, items))
+    return Decision("offer", None, chosen, fates, tuple(blocks), nulls, considered, until)
+
+
+def _chosen(placement: PlacementPlan, pick: Pick, rank: int) -> Chosen:
+    offer = placement.offers[pick.place]
+    return Chosen(
+        offer=offer.id,
+        rank=rank,
+        category=offer.category,
+        propensity=float(placement.propensity[pick.place]),
+        value=offer.value,
+        priority=float(placement.priority[pick.place]),
+        selection_probability=pick.probability,
     )
-    places = [int(candidates[pick.place]) for pick in picks]
-    chosen = tuple(
-        Chosen(
-            offer=placement.offers[place].id,
-            rank=rank,
-            category=placement.offers[place].category,
-            propensity=float(placement.propensity[place]),
-            value=placement.offers[place].value,
-            priority=float(placement.priority[place]),
-            selection_probability=pick.probability,
-        )
-        for rank, (place, pick) in enumerate(zip(places, picks, strict=True), 1)
-    )
-    until = standing.yes_until(placement.channel, [placement.items[place] for place in places])
-    until = min(until, int(placement.valid_until[places].min()))
-    return Decision("offer", None, chosen, fates, excluded, tuple(blocks), nulls, candidates, chance, until)
 
 
-def _silence(placement: PlacementPlan, reason: str) -> Decision:
-    fates: Fates = np.zeros(len(placement.offers), dtype=np.int8)
-    return Decision("none", reason, (), fates, (), (), {}, _NOWHERE, _NOTHING, FAR)
-
-
-def _valid(placement: PlacementPlan, ask: Ask, now: int) -> tuple[Mask, tuple[int, ...]]:
-    """Return who is valid now, and the places that the caller excluded."""
-    if placement.always_valid:
-        alive = np.ones(len(placement.offers), dtype=np.bool_)
-    else:
-        alive = (placement.valid_from <= now) & (now < placement.valid_until)
-    excluded = tuple(place for offer in ask.exclude if (place := placement.index.get(offer)) is not None)
-    if excluded:
-        alive[list(excluded)] = False
-    return alive, excluded
-
-
-def _drop_ineligible(
-    placement: PlacementPlan, values: Mapping[str, Any], alive: Mask, fates: Fates
-) -> dict[int, str]:
+def _eligible(
+    placement: PlacementPlan, values: Mapping[str, Any], alive: Mask
+) -> tuple[Mask, dict[int, str]]:
     """Evaluate each distinct condition once; what cannot be known drops, and names its null."""
     nulls = {}
-    for place, eligibility in enumerate(placement.eligibility):
+    for number, eligibility in enumerate(placement.eligibility):
         try:
             holds = eligibility.condition.evaluate(values)
         except Unknown as unknown:
             holds = False
-            nulls[place] = unknown.name
+            nulls[number] = unknown.name
         if not holds:
-            fates[eligibility.mask & alive] = Stage.NOT_ELIGIBLE
             alive &= ~eligibility.mask
-    return nulls
+    return alive, nulls
 
 
 def _blocks(
@@ -131,7 +105,7 @@ def _blocks(
 
     def stop(rule: str, reason: str, mask: Mask, eligible_at: int | None, details: str = "") -> None:
         stopped = mask & alive
-        if stopped.any():
+        if stopped:
             found.append(Block(rule, reason, eligible_at, details, stopped))
 
     now, channel = standing.now, placement.channel
@@ -154,13 +128,11 @@ def _blocks(
     for offer in spent:
         place = placement.index.get(offer)
         if place is not None:
-            mask = np.zeros(len(placement.offers), dtype=np.bool_)
-            mask[place] = True
             budget = placement.offers[place].budget
             daily = budget is not None and budget.per == "day"
-            stop("budget", "budget", mask, next_day(plan, now) if daily else None)
+            stop("budget", "budget", 1 << place, next_day(plan, now) if daily else None)
     if full:
-        stop("capacity", "capacity", np.ones(len(placement.offers), dtype=np.bool_), next_day(plan, now))
+        stop("capacity", "capacity", placement.everyone, next_day(plan, now))
     return found
 
 
@@ -171,10 +143,8 @@ def _stop_suppressed(plan: Plan, placement: PlacementPlan, standing: Standing, s
         if suppression.after is not None and suppression.after.same_offer:
             for offer in sorted(standing.named_offers(rule.index) & placement.index.keys()):
                 free = standing.suppression_free(rule.index, offer, now)
-                if free != now and mask[placement.index[offer]]:
-                    only = np.zeros(len(mask), dtype=np.bool_)
-                    only[placement.index[offer]] = True
-                    stop(suppression.name, "suppressed", only, free)
+                if free != now:
+                    stop(suppression.name, "suppressed", mask & 1 << placement.index[offer], free)
             continue
         free = standing.suppression_free(rule.index, None, now)
         if free != now:

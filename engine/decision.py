@@ -4,9 +4,8 @@ from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from engine.arbitration import Distribution
 from engine.plan import Mask
 
 
@@ -27,7 +26,6 @@ class Stage(IntEnum):
 
 STAGE_NAMES: Final = tuple(stage.name.lower() for stage in Stage)
 STAGE_OF: Final = {name: Stage(code) for code, name in enumerate(STAGE_NAMES)}
-Fates = NDArray[np.int8]
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -72,15 +70,13 @@ class Decision(msgspec.Struct, frozen=True):
     """offer or none."""
     reason: str | None
     chosen: tuple[Chosen, ...]
-    fates: Fates
-    excluded: tuple[int, ...]
+    dropped: tuple[tuple[int, Mask], ...]
+    """(stage, who was dropped there), in the order of the stages."""
     blocks: tuple[Block, ...]
     nulls: dict[int, str]
     """Eligibility condition (its place in the plan) to the name that was null."""
-    candidates: NDArray[np.intp]
-    """The places that came to the choice, with `chance` beside them."""
-    chance: NDArray[np.float64]
-    """First-rank selection probability of each of `candidates`."""
+    considered: Distribution | None
+    """What was drawn from; None where nobody came that far."""
     yes_until: int
     """The moment (ms) at which this yes could turn into a no by time alone."""
 
@@ -102,15 +98,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     policy_version: str
     model_version: str
     features_as_of: int
-    fates: bytes
-    """One stage code a candidate, deflated."""
+    dropped: tuple[tuple[int, bytes], ...]
+    """(stage, mask of who was dropped there)."""
     blocks: tuple[tuple[str, str, int | None, str, bytes], ...]
-    """rule, reason, eligible_at (ms), details, deflated bit mask over the candidates."""
+    """rule, reason, eligible_at (ms), details, mask."""
     nulls: dict[int, str]
-    candidates: bytes
-    """Places that came to the choice, as uint16."""
+    places: bytes
+    """Places that could be chosen, as little-endian uint16."""
     chance: bytes
-    """Their first-rank selection probabilities, as float32."""
+    """Their first-rank selection probabilities, as little-endian float32."""
     reserved: bool
     expires_at: int
     group: str = ""

@@ -1,17 +1,21 @@
 """A policy set compiled for deciding: per placement, arrays and masks over its candidate offers.
 
+A mask is an integer with one bit a candidate, the first offer lowest: masks of a thousand offers are combined
+in some 50 ns, so what a decision costs hardly grows with the catalogue.
+
 Everything that does not depend on the customer is worked out here, once per policy version and model
 snapshot, so that a request pays for what the customer's facts make different.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from engine.arbitration import Distribution, distribution, uniform_distribution
 from engine.governor import FAR
 from engine.rules import Each, Rules
 from engine.scoring import Array, Snapshot, prior_snapshot, score
@@ -19,10 +23,11 @@ from features.catalogue import Catalogue
 from features.facts import Facts, Item
 from policies.calendar import day_start
 from policies.conditions import Condition
-from policies.model import Channel, Offer, Placement, PolicySet
+from policies.model import Channel, Exploration, Offer, Placement, PolicySet
 
-Mask = NDArray[np.bool_]
-Times = NDArray[np.int64]
+Mask = int
+"""One bit a candidate of the placement, the first offer lowest."""
+_REMEMBERED: Final = 4096
 
 MARK_TYPES: Final = frozenset(
     {
@@ -62,20 +67,62 @@ class PlacementPlan(msgspec.Struct, frozen=True):
     offers: tuple[Offer, ...]
     items: tuple[Item, ...]
     index: dict[str, int]
-    valid_from: Times
-    valid_until: Times
-    """[from, until) in ms; the whole of time where an offer has no dates."""
-    always_valid: bool
+    everyone: Mask
+    valid_from: tuple[int, ...]
+    """Ascending moments (ms) from which on the mask beside it in `valid` holds."""
+    valid: tuple[Mask, ...]
     eligibility: tuple[Eligibility, ...]
     obeys: Mask
     caps: tuple[RuleMask, ...]
     suppressions: tuple[RuleMask, ...]
+    below_threshold: Mask
     priority: Array
     deviation: Array
     propensity: Array
     budgeted: tuple[int, ...]
     reserves: bool
     """Whether a contact on this channel is counted."""
+    exploration: Exploration
+    remembered: dict[tuple[Mask, bool], Distribution]
+    """Distributions by who is left and whether the choice is at random; a cache, not a state."""
+
+    def valid_at(self, now: int) -> tuple[Mask, int]:
+        """Return who is valid at `now` (ms), and the moment at which that changes; FAR if never."""
+        at = bisect_right(self.valid_from, now)
+        return self.valid[at - 1], self.valid_from[at] if at < len(self.valid_from) else FAR
+
+    def distribution(self, alive: Mask, *, at_random: bool) -> Distribution:
+        """Return the distribution of the first rank over the candidates of the mask (not empty)."""
+        known = self.remembered.get((alive, at_random))
+        if known is None:
+            places = places_of(alive)
+            known = (
+                uniform_distribution(places)
+                if at_random
+                else distribution(self.priority, self.deviation, places, self.exploration)
+            )
+            if len(self.remembered) >= _REMEMBERED:
+                self.remembered.clear()
+            self.remembered[alive, at_random] = known
+        return known
+
+
+def places_of(mask: Mask) -> list[int]:
+    """Return the places whose bits are set, ascending."""
+    places = []
+    while mask:
+        lowest = mask & -mask
+        places.append(lowest.bit_length() - 1)
+        mask ^= lowest
+    return places
+
+
+def mask_of(places: Iterable[int]) -> Mask:
+    """Return the mask with these places set."""
+    mask = 0
+    for place in places:
+        mask |= 1 << place
+    return mask
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -136,8 +183,8 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
     channel = policy.channels[placement.channel]
     offers = tuple(offer for offer in policy.offers.values() if name in offer.placements)
     items = tuple(Item(offer.id, offer.category) for offer in offers)
-    obeys = np.array([rules.obeys(item) for item in items], dtype=np.bool_)
-    valid = [_validity(policy.timezones, offer) for offer in offers]
+    obeys = mask_of(place for place, item in enumerate(items) if rules.obeys(item))
+    valid_from, valid = _validity(policy.timezones, offers)
     propensity, priority, deviation = _priorities(policy, channel, offers, snapshot)
     return PlacementPlan(
         placement=placement,
@@ -145,9 +192,9 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
         offers=offers,
         items=items,
         index={offer.id: place for place, offer in enumerate(offers)},
-        valid_from=np.array([start for start, _ in valid], dtype=np.int64),
-        valid_until=np.array([end for _, end in valid], dtype=np.int64),
-        always_valid=all(span == (-FAR, FAR) for span in valid),
+        everyone=(1 << len(offers)) - 1,
+        valid_from=valid_from,
+        valid=valid,
         eligibility=_eligibility(offers),
         obeys=obeys,
         caps=tuple(
@@ -159,42 +206,57 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
             RuleMask(index, {None: mask})
             for index, rule in enumerate(rules.suppressions)
             if (
-                mask := np.array([rules.suppresses(rule, channel.name, item) for item in items], np.bool_)
-                & obeys
-            ).any()
+                mask := obeys
+                & mask_of(p for p, item in enumerate(items) if rules.suppresses(rule, channel.name, item))
+            )
+        ),
+        below_threshold=mask_of(
+            place for place, value in enumerate(priority) if not value >= policy.arbitration.threshold
         ),
         priority=priority,
         deviation=deviation,
         propensity=propensity,
         budgeted=tuple(place for place, offer in enumerate(offers) if offer.budget is not None),
         reserves=rules.counts_contacts(channel.name),
+        exploration=policy.arbitration.exploration,
+        remembered={},
     )
 
 
-def _validity(zones: tuple[str, ...], offer: Offer) -> tuple[int, int]:
-    """Return [from, until) in ms: whole days, in every one of the policy's zones."""
-    start = max(day_start(zone, offer.valid_from) for zone in zones) if offer.valid_from else -FAR
-    end = FAR
-    if offer.valid_until is not None:
-        end = min(day_start(zone, offer.valid_until + timedelta(days=1)) for zone in zones)
-    return start, end
+def _validity(zones: tuple[str, ...], offers: tuple[Offer, ...]) -> tuple[tuple[int, ...], tuple[Mask, ...]]:
+    """Return the moments (ms) at which validity changes, and who is valid from each on.
+
+    Dates are whole days in every one of the policy's zones.
+    """
+    spans = []
+    for offer in offers:
+        start, end = -FAR, FAR
+        if offer.valid_from is not None:
+            start = max(day_start(zone, offer.valid_from) for zone in zones)
+        if offer.valid_until is not None:
+            end = min(day_start(zone, offer.valid_until + timedelta(days=1)) for zone in zones)
+        spans.append((start, end))
+    moments = sorted({-FAR, *(moment for span in spans for moment in span if abs(moment) != FAR)})
+    masks = [
+        mask_of(p for p, (start, end) in enumerate(spans) if start <= moment < end) for moment in moments
+    ]
+    return tuple(moments), tuple(masks)
 
 
 def _eligibility(offers: tuple[Offer, ...]) -> tuple[Eligibility, ...]:
-    by_source: dict[str, tuple[Condition, list[bool]]] = {}
+    by_source: dict[str, tuple[Condition, list[int]]] = {}
     for place, offer in enumerate(offers):
         if offer.eligible is not None:
-            entry = by_source.setdefault(offer.eligible.source, (offer.eligible, [False] * len(offers)))
-            entry[1][place] = True
-    return tuple(Eligibility(condition, np.array(mask)) for condition, mask in by_source.values())
+            by_source.setdefault(offer.eligible.source, (offer.eligible, []))[1].append(place)
+    return tuple(Eligibility(condition, mask_of(places)) for condition, places in by_source.values())
 
 
 def _cap_mask(rules: Rules, index: int, channel: Channel, items: tuple[Item, ...], obeys: Mask) -> RuleMask:
     masks: dict[Each, Mask] = {}
     for place, item in enumerate(items):
         looks, each = rules.cap_each(index, channel.name, item)
-        if looks and obeys[place]:
-            masks.setdefault(each, np.zeros(len(items), dtype=np.bool_))[place] = True
+        if looks and obeys >> place & 1:
+            masks[each] = masks.get(each, 0) | 1 << place
     return RuleMask(index, masks)
 
 

@@ -19,7 +19,7 @@ Id = Annotated[
 ]
 """1-128 characters, no control characters, not blank."""
 Identities = Annotated[dict[Id, Id], Meta(min_length=1, max_length=16)]
-Ttl = Annotated[int | float, Meta(ge=1, le=604_800)]
+Ttl = Annotated[int, Meta(ge=1, le=604_800)] | Annotated[float, Meta(ge=1, le=604_800)]
 Scalar = str | int | float | bool | None
 CONTEXT_KEYS = 64
 

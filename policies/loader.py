@@ -96,9 +96,10 @@ def _compose(files: Mapping[str, str], report: Report, unread: frozenset[str]) -
         fix = f'did you mean "{meant}"?' if meant else "rename it; cases are tests/NAME.yaml"
         report.fail(name, 1, "", f'"{name}" is no file of a policy set', fix)
     for name in REQUIRED:
-        if name not in nodes and "" not in unread:
-            report.fail(name, 1, "", "the file is missing", f"add {name} to the folder")
+        if name not in nodes:
             nodes[name] = Spoilt(1)
+            if "" not in unread:
+                report.fail(name, 1, "", "the file is missing", f"add {name} to the folder")
     return nodes
 
 
@@ -133,7 +134,7 @@ def _read(
         files=files,
         **setup,
     )
-    reading.offer_categories = {offer.id: offer.category for offer in offers.values()}
+    reading.offer_categories = {offer.id: offer.category for offer in offers.values() if offer.id}
     tests = {name: node for name, node in nodes.items() if name not in FILES}
     return policy, read_cases(reading, tests)
 

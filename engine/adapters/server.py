@@ -17,6 +17,7 @@ the above.
 import fcntl
 import hashlib
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -41,11 +42,8 @@ _WAYS_OUT = (
     ("Permission denied", "Give this user read and write access to the folder and all that is in it."),
     ("Read-only file system", "Choose a data folder on a disk that can be written to."),
     ("Out Of Memory", "Free memory on this machine and start again; nothing acknowledged is lost."),
-    (
-        "append only file",
-        "Restore a backup, or cut it off at the damage (what follows is lost): {check} --fix {manifest}",
-    ),
 )
+_DAMAGED = re.compile(r"reading the append only file (\S+?):")
 
 
 class ServerFailure(ProcessFailure):
@@ -253,10 +251,15 @@ def _socket_path(folder: Path) -> Path:
 
 def _way_out(words: str, folder: Path, binary: Path) -> str | None:
     """Find the advice for what the server said, None if nothing fits."""
-    for symptom, advice in _WAYS_OUT:
-        if symptom.lower() in words.lower():
-            return advice.format(
-                check=f"(exec -a valkey-check-aof '{binary}'",
-                manifest=f"'{folder}/appendonlydir/appendonly.aof.manifest')",
-            )
-    return None
+    damaged = _DAMAGED.search(words)
+    if damaged is not None:
+        # The manifest would be the natural argument, but Valkey 9's valkey-check-aof takes every base file for
+        # a damaged one (valkey-io/valkey#4739), so it is given the damaged file alone.
+        file = folder / "appendonlydir" / damaged.group(1)
+        cut = f"(exec -a valkey-check-aof '{binary}' --fix '{file}')"
+        return "Restore the folder from a backup" + (
+            f", or cut it off at the damage, which loses all that follows: {cut}"
+            if file.suffix == ".aof"
+            else "."
+        )
+    return next((advice for symptom, advice in _WAYS_OUT if symptom.lower() in words.lower()), None)

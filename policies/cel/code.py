@@ -166,40 +166,33 @@ def joined_type(one: str, other: str) -> str:
     return "dyn" if "dyn" in {one, other} else ""
 
 
-def combine(symbol: str, left: Code, right: Code, node: Node, said_as: str = "") -> Code:
-    """Return the code of `left symbol right`; raises ConditionError for operands that do not fit."""
-    one, other, steps = left.run, right.run, left.steps + right.steps + 1
-    types = {left.type, right.type}
+Operation = Callable[[Any, Any, Scope], Any]
+
+
+def combine(symbol: str, left: str, right: str, node: Node, said_as: str = "") -> tuple[str, Operation]:
+    """Return the type of `left symbol right` by the operands' types, and what it does with their values.
+
+    Raises ConditionError for operands that do not fit.
+    """
+    types = {left, right}
     if types == {"int"}:
         apply = INT_OPERATIONS[symbol]
-        return Code(
-            "int",
-            lambda values, scope: checked(apply(one(values, scope), other(values, scope))),
-            "the result",
-            steps=steps,
-        )
+        return "int", lambda one, other, _: checked(apply(one, other))
     if NUMBERS.issuperset(types) and symbol != "%":
         apply_double = DOUBLE_OPERATIONS[symbol]
-        return Code(
-            "double",
-            lambda values, scope: apply_double(one(values, scope), other(values, scope)),
-            "the result",
-            steps=steps,
-        )
-    joined = symbol == "+" and len(types) == 1 and ("string" in types or is_list(left.type))
-    both_lists = symbol == "+" and is_list(left.type) and is_list(right.type)
-    if not joined and not both_lists and "dyn" not in types:
+        return "double", lambda one, other, _: apply_double(one, other)
+    strings_or_lists = types == {"string"} or (is_list(left) and is_list(right))
+    if "dyn" not in types and not (symbol == "+" and strings_or_lists):
         raise wrong(
-            f'"{said_as or symbol}" does not fit {said(left.type)} and {said(right.type)}',
+            f'"{said_as or symbol}" does not fit {said(left)} and {said(right)}',
             node,
             "use numbers, or + between two strings or two lists",
         )
 
-    def run(values: Values, scope: Scope) -> Any:
-        result = arithmetic(symbol, one(values, scope), other(values, scope))
+    def apply_dynamic(one: Any, other: Any, scope: Scope) -> Any:
+        result = arithmetic(symbol, one, other)
         if isinstance(result, str | list):
             spend(scope, len(result) if isinstance(result, list) else len(result) >> 6)
         return result
 
-    type_ = "dyn" if "dyn" in types else left.type if len(types) == 1 else "list(dyn)"
-    return Code(type_, run, "the result", steps=steps)
+    return "dyn" if "dyn" in types else left if len(types) == 1 else "list(dyn)", apply_dynamic

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from policies.cel.code import (
     Code,
+    Operation,
     Run,
     Values,
     as_double,
@@ -323,14 +324,42 @@ class Compiler:
     # ------------------------------------------------------------------ arithmetic and lists
 
     def _chain(self, node: Chain) -> Code:
-        code = self.code(node.first)
+        first = self.code(node.first)
+        type_, steps = first.type, first.steps
+        operations: list[tuple[Operation, Run]] = []
         for symbol, operand in node.rest:
-            code = combine(symbol, code, self.code(operand), operand)
-        return code
+            code = self.code(operand)
+            type_, apply = combine(symbol, type_, code.type, operand)
+            operations.append((apply, code.run))
+            steps += code.steps + 1
+        start = first.run
+        if len(operations) == 1:
+            apply_one, other = operations[0]
+            return Code(
+                type_,
+                lambda values, scope: apply_one(start(values, scope), other(values, scope), scope),
+                "the result",
+                steps=steps,
+            )
+
+        def run(values: Values, scope: Scope) -> Any:
+            result = start(values, scope)
+            for apply_next, operand_run in operations:
+                result = apply_next(result, operand_run(values, scope), scope)
+            return result
+
+        return Code(type_, run, "the result", steps=steps)
 
     def _negate(self, node: Negate) -> Code:
         code = self.code(node.operand)
-        return combine("*", code, constant_code("int", -1), node, "-")
+        type_, apply = combine("*", code.type, "int", node, "-")
+        operand = code.run
+        return Code(
+            type_,
+            lambda values, scope: apply(operand(values, scope), -1, scope),
+            "the result",
+            steps=code.steps + 1,
+        )
 
     def _list(self, node: ListLiteral) -> Code:
         codes = [self.code(member) for member in node.members]

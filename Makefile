@@ -1,0 +1,40 @@
+# Everything works on a fresh machine with Python 3.11+, make and the package index.
+.DEFAULT_GOAL := help
+.PHONY: help install run test check bench lock
+
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+DATA ?= ./var
+PYTHON ?= python3
+
+help:  ## list the commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+
+install: $(VENV)/.installed  ## create .venv with everything, as locked
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Tact needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON=") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: install  ## start everything with the retail example, send sample events, show a decision, serve
+	$(BIN)/python -m loadtests.tour --port $(PORT) --data $(DATA)
+
+test: install  ## all tests, with branch coverage of engine, policies and features
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+check: install  ## lint, format, types, imports, and the lock file is fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m loadtests.lock_is_fresh
+
+bench: install  ## speed beside an empty FastAPI route; results go to docs/performance.md
+	$(BIN)/python -m loadtests.bench --write docs/performance.md
+
+lock: install  ## pin what pyproject.toml asks for
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --python-version 3.11 --universal --generate-hashes -o requirements.lock

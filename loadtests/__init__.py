@@ -1,0 +1,1 @@
+"""Load, benchmarks and replays: everything that measures Tact from outside."""

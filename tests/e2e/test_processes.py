@@ -1,0 +1,185 @@
+"""Supervised processes: restarted when they die, stopped in order, none left over.
+
+The supervisor runs in a process of its own (it blocks signals and owns its children). Its parts are small
+programs that write lines to one pipe: `up NAME PID` when they run, `down NAME` when SIGTERM has drained them.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from engine.adapters.processes import Program, spawn, stop_process
+from tests.conftest import is_gone
+
+_SUPERVISOR = """
+import sys
+from engine.adapters.processes import ProcessFailure, Program, Supervisor
+part, layout, options = sys.argv[1], eval(sys.argv[2]), eval(sys.argv[3])
+stages = [[Program(name, [sys.executable, "-c", part, name, kind]) for name, kind in stage] for stage in layout]
+told = lambda line: print("told", line, flush=True)
+asked = []
+def until_ready():
+    asked.append(1)
+    if len(asked) == 2:
+        print("ready", flush=True)
+    return len(asked) == 2
+try:
+    Supervisor(stages, report=told, **options).run(until_ready)
+except ProcessFailure as failure:
+    sys.exit("failed: " + str(failure))
+print("ended", flush=True)
+"""
+
+_PART = """
+import os, signal, sys
+name, kind = sys.argv[1:]
+ends = {signal.SIGTERM, signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+print("up", name, os.getpid(), flush=True)
+if kind == "dies":
+    sys.exit(7)
+if kind == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        signal.pause()
+print("down", name, signal.Signals(signal.sigwait(ends)).name, flush=True)
+"""
+
+
+class Told:
+    """A supervisor under test and the lines that it and its parts write."""
+
+    def __init__(self, layout: list[list[tuple[str, str]]], **options: float) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _SUPERVISOR, _PART, repr(layout), repr(options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+        self.lines: list[str] = []
+
+    def until(self, start: str) -> str:
+        """Read up to the first new line that begins so."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.strip())
+            if line.startswith(start):
+                return line.strip()
+        pytest.fail(f"it ended without {start!r}: {self.lines}")
+
+    def pid_of(self, name: str) -> int:
+        return int(self.until(f"up {name} ").split()[2])
+
+    def rest(self) -> tuple[list[str], str]:
+        """All further lines and what it said on stderr, once everything that holds the pipe has ended."""
+        out, err = self.process.communicate(timeout=30)
+        return out.splitlines(), err
+
+
+@pytest.fixture
+def supervise(request: pytest.FixtureRequest) -> Iterator[type[Told]]:
+    yield Told
+
+
+def test_kill_9_of_the_supervisor_leaves_nothing_running() -> None:
+    told = Told([[("first", "lives")], [("second", "stubborn")]])
+    pids = [told.pid_of("first"), told.pid_of("second")]
+    told.process.kill()
+    assert [is_gone(pid) for pid in pids] == [True, True]
+    told.rest()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_group_drains_each_part_once_last_stage_first(ending: signal.Signals) -> None:
+    told = Told([[("store", "lives")], [("worker", "lives")], [("api", "lives")]])
+    for name in ("store", "worker", "api"):
+        told.pid_of(name)
+    told.until("ready")
+    os.killpg(told.process.pid, ending)
+    assert told.rest() == (["down api SIGTERM", "down worker SIGTERM", "down store SIGTERM", "ended"], "")
+    assert told.process.returncode == 0
+
+
+def test_a_part_that_dies_is_started_again_and_the_others_stay() -> None:
+    told = Told([[("store", "lives")], [("api", "lives")]])
+    told.pid_of("store")
+    first = told.pid_of("api")
+    os.kill(first, signal.SIGKILL)
+    second = told.pid_of("api")
+    assert second != first
+    assert told.lines.count(f"told api was killed by SIGKILL; it is started again in 0.1 s.") == 1
+    told.process.terminate()
+    assert told.rest() == (["down api SIGTERM", "down store SIGTERM", "ended"], "")
+
+
+def test_a_part_that_keeps_dying_ends_everything_with_its_name_and_how() -> None:
+    told = Told([[("store", "lives")], [("api", "dies")]], first_pause_s=0.001, last_pause_s=0.002)
+    out, err = told.rest()
+    assert told.process.returncode == 1
+    assert "failed: api ended with exit status 7 for the 10th time within 30 s" in err
+    assert [line.split()[0] for line in out if "api" in line and not line.startswith("told")] == ["up"] * 10
+    assert out[-1] == "down store SIGTERM"
+
+
+def test_a_part_that_will_not_end_is_killed_and_the_others_still_get_their_turn() -> None:
+    told = Told([[("store", "lives")], [("api", "stubborn"), ("other", "lives")]], budget_s=1.1)
+    told.until("ready")
+    told.process.terminate()
+    out, _ = told.rest()
+    assert out[-3:] == ["told api did not end in time and is killed.", "down store SIGTERM", "ended"]
+    assert told.process.returncode == 0
+
+
+def test_a_program_that_does_not_exist_stops_what_runs_already_and_says_so() -> None:
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from engine.adapters.processes import *\n"
+            "parts = [[Program('store', ['/bin/cat', '/dev/zero'])], [Program('api', ['/no/such'])]]\n"
+            "try: Supervisor(parts, report=print).run()\n"
+            "except ProcessFailure as failure: print(failure, parts[0][0].poll())",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.strip() == (
+        "api cannot be started: No such file or directory (/no/such). "
+        "Check that the program exists and may be executed. -15"
+    )
+
+
+def test_children_start_with_no_signal_blocked_and_with_only_the_descriptors_given() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    leaked, given = os.pipe()
+    try:
+        os.set_inheritable(leaked, True)
+        child = spawn(
+            [sys.executable, "-c", "import os, signal\n"
+             "blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+             f"os.write({given}, repr((blocked, os.path.exists('/proc/self/fd/{leaked}'))).encode())"],
+            pass_fds=[given],
+        )  # fmt: skip
+        assert child.wait(30) == 0
+        assert os.read(leaked, 100) == b"(set(), False)"
+    finally:
+        os.close(leaked)
+        os.close(given)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_stopping_what_has_ended_is_no_error() -> None:
+    program = Program("true", ["/bin/true"])
+    program.terminate()
+    program.start()
+    child = spawn(["/bin/true"])
+    child.wait(30)
+    stop_process(child, 1)
+    program.kill()
+    program.terminate()
