@@ -53,8 +53,8 @@ def compile_condition(
 ) -> Condition:
     """Compile a condition against the types of its names.
 
-    `env` maps dotted names to int, double, string, bool, list (of strings) or dyn; `profile.open_cases` (int)
-    and `profile.timezone` (string) are known anyway, and any key is known under `context` and the `open_roots`.
+    `env` maps dotted names to int, double, string, bool, list (of strings) or dyn; `profile.open_cases`
+    (int) and `profile.timezone` (string) are known anyway, and so is any key under `context` and `open_roots`.
     Raises ConditionError for a source that is too long, cannot be read, names what is not declared, or has
     types that do not fit.
     """

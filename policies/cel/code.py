@@ -163,6 +163,8 @@ def joined_type(one: str, other: str) -> str:
         return other
     if NUMBERS.issuperset({one, other}):
         return "double"
+    if is_list(one) and is_list(other):
+        return "list(dyn)"
     return "dyn" if "dyn" in {one, other} else ""
 
 

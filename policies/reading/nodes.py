@@ -24,7 +24,7 @@ NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 """The numbers of JSON: no sign of plus, no leading zeros, no underscores."""
 
 _CONVERTED: Final = (
-    ("true or false", re.compile(r"yes|no|on|off|true|false|y|n", re.IGNORECASE)),
+    ("true or false", re.compile(r"yes|no|on|off|true|false", re.IGNORECASE)),
     ("null", re.compile(r"~|null|", re.IGNORECASE)),
     ("a date", re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt\s].*)?")),
     ("a number in base 60", re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")),
