@@ -3,17 +3,24 @@
 Errors are one clear sentence with the way out, on stderr; a stack trace never reaches a user.
 """
 
+import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from api.cli_policy import Json, Url, policy
+from api.cli_quarantine import quarantine
 from api.problems import Problem
+from api.settings import SETTINGS, setting
 from engine.adapters.address import BadStoreUrl
 from engine.adapters.connection import StoreUnavailable
 from engine.adapters.processes import ProcessFailure
 from engine.errors import TactError
+from features.event import format_time
 from policies.model import PolicyError
 
 app = typer.Typer(
@@ -23,8 +30,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-worker = typer.Typer(help="The parts that follow the journal, as processes of their own.", no_args_is_help=True)
+worker = typer.Typer(
+    help="The parts that follow the journal, as processes of their own.", no_args_is_help=True
+)
 app.add_typer(worker, name="worker")
+app.add_typer(policy, name="policy")
+app.add_typer(quarantine, name="quarantine")
 
 RETAIL = Path(__file__).resolve().parent.parent / "policies" / "retail"
 
@@ -33,7 +44,9 @@ RETAIL = Path(__file__).resolve().parent.parent / "policies" / "retail"
 def up(
     policies: Annotated[
         Path | None,
-        typer.Option(help="folder of the policy set; unless told the active one, or the retail example at first"),
+        typer.Option(
+            help="folder of the policy set; unless told the active one, or the retail example at first"
+        ),
     ] = None,
     data: Annotated[Path, typer.Option(help="where the embedded store keeps its state")] = Path("./var"),
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
@@ -54,9 +67,9 @@ def up(
             f"  {workers} API process{'es' if workers > 1 else ''}, 1 feature worker, policy {version[:19]}, {kept}\n"
             "  without API keys it listens on loopback only\n\n"
             "Three commands to try:\n"
-            f"  curl -s {where}/v1/decide --json '{{\"customer_id\": \"c1\", \"placement\": \"home_hero\", \"explain\": true}}'\n"
-            f"  curl -s {where}/v1/events --json '{{\"type\": \"page_view\", \"customer_id\": \"c1\","
-            " \"properties\": {\"category\": \"boots\"}}'\n"
+            f'  curl -s {where}/v1/decide --json \'{{"customer_id": "c1", "placement": "home_hero", "explain": true}}\'\n'
+            f'  curl -s {where}/v1/events --json \'{{"type": "page_view", "customer_id": "c1",'
+            ' "properties": {"category": "boots"}}\'\n'
             f"  curl -s {where}/v1/customers/c1\n"
         )
 
@@ -84,13 +97,95 @@ def features() -> None:
     processes.run_worker()
 
 
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(help="NDJSON files, optionally gzip", metavar="FILE...")],
+    url: Annotated[str, typer.Option(help="where Tact runs")],
+    speed: Annotated[
+        float | None, typer.Option(help="1 keeps the recorded pace; as fast as it goes unless told")
+    ] = None,
+    keep_times: Annotated[
+        bool, typer.Option("--keep-times", help="do not shift the times to end now")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Send recorded events and contacts through the API, oldest first."""
+    from rich.progress import Progress  # noqa: PLC0415  # only commands with long work need it
+
+    from api.replay import Replay, read_lines, shifted  # noqa: PLC0415  # as above
+
+    if speed is not None and not speed > 0:
+        raise typer.BadParameter("--speed is a number above 0")
+    rows = shifted(read_lines(files), keep_times=keep_times)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("replaying", total=len(rows))
+        summary = asyncio.run(
+            Replay(url, speed, lambda done: progress.advance(bar, done)).run(rows)
+        ).as_dict()
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
+    typer.echo(
+        f"sent {summary['sent']}, accepted {summary['accepted']} (of these {summary['contacts']} contacts, "
+        f"{summary['overruns']} of them overruns), rejected {summary['rejected']}, "
+        f"{summary['seconds']:.1f} s, {summary['events_per_second']} events/s"
+    )
+    for reason, count in summary["reasons"].items():
+        typer.echo(f"  rejected {count}: {reason}")
+
+
+@app.command()
+def audit(url: Url = "http://127.0.0.1:8080", as_json: Json = False) -> None:
+    """Recompute every cap from the raw facts. Exit 1 if any was breached."""
+    from api.audit import audit as recompute  # noqa: PLC0415  # as above
+    from api.remote import ask, lines  # noqa: PLC0415  # as above
+    from policies.loader import load_files  # noqa: PLC0415  # as above
+
+    active = load_files(ask(url, "GET", "/v1/policies/active")["files"]).policy
+    report = recompute(active, lines(url, "/v1/facts"))
+    if as_json:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        for breach in report.breaches:
+            typer.echo(
+                f"BREACH {breach['rule']}: customer {breach['customer']} had {breach['counted']}, limit {breach['limit']}"
+            )
+            for contact in breach["contacts"]:
+                typer.echo(
+                    f"    {format_time(contact['at'])} {contact['contact_id']} {contact['overrun'] or ''}"
+                )
+        typer.echo(
+            f"{report.customers} customers, {report.contacts} contacts, {len(active.caps)} caps: "
+            f"{len(report.breaches)} breaches, {report.overruns} recorded overruns"
+        )
+    sys.exit(1 if report.breaches else 0)
+
+
+@app.command()
+def settings(as_json: Json = False) -> None:
+    """List all settings: variable, value, meaning."""
+    rows = [
+        {"name": s.name, "value": setting(s.name), "default": s.default, "meaning": s.meaning}
+        for s in SETTINGS
+    ]
+    if as_json:
+        typer.echo(json.dumps({"settings": rows}, indent=2))
+        return
+    for row in rows:
+        typer.echo(
+            f"{row['name']}={row['value']}\n    {row['meaning']} (default: {row['default'] or 'none'})"
+        )
+
+
 def main() -> None:
     """Run the command line."""
     try:
         app()
     except PolicyError as refused:
         for problem in refused.problems:
-            typer.echo(f"{problem.file}:{problem.line}: {problem.field}: {problem.detail} - {problem.fix}", err=True)
+            typer.echo(
+                f"{problem.file}:{problem.line}: {problem.field}: {problem.detail} - {problem.fix}", err=True
+            )
         sys.exit(1)
     except (TactError, StoreUnavailable, ProcessFailure, BadStoreUrl, Problem) as error:
         typer.echo(f"tact: {getattr(error, 'detail', error)}", err=True)

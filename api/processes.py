@@ -37,7 +37,9 @@ class Refused(Exception):  # noqa: N818  # the sentence is what matters
 def log_to_stderr() -> None:
     """Log to stderr at the level of TACT_LOG."""
     level = logging.getLevelNamesMapping().get(setting("TACT_LOG").upper(), logging.WARNING)
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
+    )
 
 
 def check_host(host: str) -> None:

@@ -14,11 +14,21 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final = (
-    Setting("TACT_STORE", "", "URL of the Valkey or Redis that holds everything (unix:///path, redis://host:port)"),
-    Setting("TACT_HOST", "127.0.0.1", "address that the API listens on; without keys only a loopback address"),
+    Setting(
+        "TACT_STORE", "", "URL of the Valkey or Redis that holds everything (unix:///path, redis://host:port)"
+    ),
+    Setting(
+        "TACT_HOST", "127.0.0.1", "address that the API listens on; without keys only a loopback address"
+    ),
     Setting("TACT_PORT", "8080", "port that the API listens on"),
-    Setting("TACT_LISTEN_FD", "", "descriptor of a socket that already listens; set by `tact up` for its children"),
-    Setting("TACT_POLICIES", "", "folder of the policy set that is activated at start; empty for the one in the store"),
+    Setting(
+        "TACT_LISTEN_FD", "", "descriptor of a socket that already listens; set by `tact up` for its children"
+    ),
+    Setting(
+        "TACT_POLICIES",
+        "",
+        "folder of the policy set that is activated at start; empty for the one in the store",
+    ),
     Setting("TACT_DATA", "./var", "folder of the embedded store"),
     Setting("TACT_LOG", "warning", "least level that is logged: debug, info, warning or error"),
 )

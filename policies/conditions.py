@@ -54,7 +54,7 @@ def compile_condition(
     """Compile a condition against the types of its names.
 
     `env` maps dotted names to int, double, string, bool, list (of strings) or dyn; `profile.open_cases`
-    (int) and `profile.timezone` (string) are known anyway, and so is any key under `context` and `open_roots`.
+    (int) and `profile.timezone` (string) are known anyway, so is any key under `context` and `open_roots`.
     Raises ConditionError for a source that is too long, cannot be read, names what is not declared, or has
     types that do not fit.
     """

@@ -33,6 +33,7 @@ Run = Callable[[Values, Scope], Any]
 
 PYTHON: Final[dict[str, tuple[type, ...]]] = {
     "int": (int,),
+    "double": (float,),
     "string": (str,),
     "bool": (bool,),
     "list": (list, tuple),
@@ -120,31 +121,25 @@ def load(name: str, type_: str) -> Code:
             raise Unknown(name)
         return value
 
-    def run_double(values: Values, _: Scope) -> Any:
-        value = values.get(name)
-        if type(value) is float:
-            return value
-        if value is None:
-            raise Unknown(name)
-        if kind(value) in NUMBERS:
-            return to_double(value)
-        raise Unknown(f"{name} is not a double")
-
-    wanted = "list" if is_list(type_) else type_
-    classes = PYTHON.get(wanted, ())
+    classes = PYTHON.get("list" if is_list(type_) else type_, ())
 
     def run_typed(values: Values, _: Scope) -> Any:
         value = values.get(name)
-        if type(value) in classes:
-            return value
-        if value is None:
-            raise Unknown(name)
-        if kind(value) != wanted:
-            raise Unknown(f"{name} is not {said(wanted)}")
-        return value
+        return value if type(value) in classes else conform(value, type_, name)
 
-    run = {"dyn": run_dyn, "double": run_double}.get(type_, run_typed)
-    return Code(type_, run, name, nullable)
+    return Code(type_, run_dyn if type_ == "dyn" else run_typed, name, nullable)
+
+
+def conform(value: Any, type_: str, label: str) -> Any:
+    """Return a value of a static type; an int stands for a double, null and all else are unknown."""
+    if value is None:
+        raise Unknown(label)
+    found = kind(value)
+    if type_ == "double" and found == "int":
+        return to_double(value)
+    if type_ == "dyn" or found == ("list" if is_list(type_) else type_):
+        return value
+    raise Unknown(f"{label} is not {said(type_)}")
 
 
 def as_double(code: Code) -> Code:

@@ -16,6 +16,7 @@ from policies.cel.code import (
     as_double,
     combine,
     comparable,
+    conform,
     constant_code,
     is_list,
     joined_type,
@@ -132,13 +133,7 @@ class Compiler:
         def nullable(_: Values, scope: Scope) -> Any:
             return scope[slot]
 
-        def run(_: Values, scope: Scope) -> Any:
-            value = scope[slot]
-            if value is None:
-                raise Unknown(label)
-            return value
-
-        return Code(type_, run if type_ == "dyn" else nullable, label, nullable)
+        return Code(type_, lambda _, scope: conform(scope[slot], type_, label), label, nullable)
 
     def _unknown_root(self, node: Name) -> ConditionError:
         near = suggestion(node.name, [*ROOTS, *self.locals])
@@ -189,10 +184,7 @@ class Compiler:
             return pick(collection(values, scope), place(values, scope), label)
 
         def run(values: Values, scope: Scope) -> Any:
-            value = pick(collection(values, scope), place(values, scope), label)
-            if value is None:
-                raise Unknown(label)
-            return value
+            return conform(pick(collection(values, scope), place(values, scope), label), type_, label)
 
         return Code(type_, run, label, nullable, target.steps + key.steps + 1)
 
