@@ -21,13 +21,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn._types import ASGIReceiveEvent, HTTPScope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
+
+from api.cork import Corked
 
 _LINGER_S = 1.0
 _STREAM = b"application/x-ndjson"
@@ -86,7 +88,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Expect a request from now on."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", Corked(transport, self.loop)))
         self._arm(_Phase.NONE, self._limits.header_s)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -253,7 +253,7 @@ def _way_out(words: str, folder: Path, binary: Path) -> str | None:
     """Find the advice for what the server said, None if nothing fits."""
     damaged = _DAMAGED.search(words)
     if damaged is not None:
-        # The manifest would be the natural argument, but Valkey 9's valkey-check-aof takes every base file for
+        # The manifest would be the natural argument, but Valkey 9's valkey-check-aof takes any base file for
         # a damaged one (valkey-io/valkey#4739), so it is given the damaged file alone.
         file = folder / "appendonlydir" / damaged.group(1)
         cut = f"(exec -a valkey-check-aof '{binary}' --fix '{file}')"

@@ -5,9 +5,10 @@ from typing import Any, Final, get_args
 from features.definition import FeatureDef
 from features.definition import Kind as FeatureKind
 from policies.model import Field, FieldType, Model, Question
+from policies.reading.names import near
 from policies.reading.offers import unique
 from policies.reading.survey import FILES, Reading
-from policies.reading.values import Value, near
+from policies.reading.values import Value
 
 FEATURE_KINDS: Final[tuple[FeatureKind, ...]] = get_args(FeatureKind)
 SHAPES: Final[dict[FeatureKind, tuple[str, ...]]] = {
@@ -206,7 +207,9 @@ def _input(reading: Reading, value: Value) -> str | None:
     known = roots[root]
     if name == "*" or known is None or name in known or (root == "profile" and name in BUILT_IN_FIELDS):
         return text
-    value.fail(f'unknown {"feature" if root == "features" else "profile field"} "{name}"', near(name, known))
+    value.fail(
+        f'unknown {"feature" if root == "features" else "profile field"} "{name}"', value.near(name, known)
+    )
     return None
 
 
@@ -261,7 +264,8 @@ def _sets(reading: Reading, value: Value, profile: dict[str, Field]) -> str | No
         return None
     if known is not None and name not in known:
         value.fail(
-            f'unknown profile field "{name}"', near(name, known) if known else "declare it in profile.yaml"
+            f'unknown profile field "{name}"',
+            value.near(name, known) if known else "declare it in profile.yaml",
         )
         return None
     field = profile.get(name)

@@ -6,7 +6,7 @@ from policies.model import RESERVED_NAMES, After, Calendar, Cap, Suppression, Wh
 from policies.reading.channels import kind_of
 from policies.reading.offers import unique
 from policies.reading.survey import FILES, Reading
-from policies.reading.values import DURATION, Value, near
+from policies.reading.values import DURATION, Value
 
 CALENDARS: Final[tuple[Calendar, ...]] = get_args(Calendar)
 LONGEST_MS: Final[dict[Calendar, int]] = {"day": 86_400_000, "week": 7 * 86_400_000, "month": 31 * 86_400_000}
@@ -94,7 +94,7 @@ def _known_attribute(reading: Reading, value: Value, text: str, line: int = 0) -
     attribute, known = text.removeprefix(ATTRIBUTE), reading.names.attributes
     if known is None or attribute in known:
         return True
-    value.fail(f'no offer has an attribute "{attribute}"', near(attribute, known), line)
+    value.fail(f'no offer has an attribute "{attribute}"', value.near(attribute, known), line)
     return False
 
 
@@ -104,7 +104,7 @@ def _each(reading: Reading, value: Value) -> str | None:
         return text
     if text.startswith(ATTRIBUTE):
         return text if _known_attribute(reading, value, text) else None
-    value.fail(f'cannot count by "{text}"', near(text, [*EACH, "attribute.NAME"]))
+    value.fail(f'cannot count by "{text}"', value.near(text, [*EACH, "attribute.NAME"]))
     return None
 
 

@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 from policies.conditions import ConditionError, Priority, compile_priority
 from policies.model import Arbitration, Attribution, Exploration, Groups, Keep
 from policies.reading.survey import FILES, Reading
-from policies.reading.values import Value, near
+from policies.reading.values import Value
 
 DEFAULT_PRIORITY: Final = "propensity * value * weight - channel_cost"
 WEEKDAYS: Final = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -24,7 +24,7 @@ def timezone(value: Value) -> str | None:
     """Return an IANA time zone."""
     text = value.text("a time zone")
     if text is not None and text not in _zones():
-        fix = near(text, _zones())
+        fix = value.near(text, _zones())
         value.fail(
             f'unknown time zone "{text}"', fix if "did you" in fix else "write one such as Europe/London"
         )

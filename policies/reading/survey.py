@@ -13,7 +13,7 @@ from features.event import TYPES
 from policies.conditions import Condition, ConditionError, compile_condition
 from policies.model import Keep
 from policies.reading.nodes import Listing, Node, Report, Scalar, Spoilt, Table
-from policies.reading.values import Value, near
+from policies.reading.values import Value
 
 FILES = {
     "policy.yaml": (
@@ -157,12 +157,9 @@ class Reading:
         text = value.name("an event type")
         if text is None or text in TYPES or (text.startswith("x_") and len(text) > 2):
             return text
-        value.fail(
-            f'unknown event type "{text}"',
-            near(text, TYPES)
-            if "did you" in near(text, TYPES)
-            else f"types of your own begin with x_: x_{text}",
-        )
+        hint = value.near(text, TYPES)
+        own = f"types of your own begin with x_: x_{text}"
+        value.fail(f'unknown event type "{text}"', hint if "did you" in hint else own)
         return None
 
     def event_types(self, value: Value) -> tuple[str, ...] | None:

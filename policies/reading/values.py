@@ -11,6 +11,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
 
+from policies.reading.names import listed, name_fault, near
 from policies.reading.nodes import NUMBER, Entry, Listing, Node, Report, Scalar, Spoilt, Table, converted
 
 T = TypeVar("T")
@@ -24,8 +25,9 @@ CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 INSTANT: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?Z")
 WHOLE: Final = re.compile(r"-?(0|[1-9][0-9]*)")
-CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MICRO: Final = 1_000_000
+MAX_HINTS: Final = 200
+"""Mistakes after which nobody is asked what was meant: the search is slow, and a hint no longer helps."""
 MAX_MONEY: Final = 1_000_000_000
 """In units of the currency: its micro-units are exact in a double, which the store's scripts count in."""
 
@@ -40,16 +42,6 @@ def instant_ms(text: str) -> int | None:
     except ValueError:
         return None
     return int(moment.timestamp()) * 1000 + int(((match[2] or "") + "000")[:3])
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean "x"?` for the nearest known name, else what the known ones are."""
-    names = sorted(known)
-    close = get_close_matches(name, names, n=1)
-    if close:
-        return f'did you mean "{close[0]}"?'
-    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    return f"known: {shown}" if names else "none is declared"
 
 
 class Value:
@@ -72,6 +64,10 @@ class Value:
     def warn(self, detail: str, fix: str) -> None:
         """Report something that is allowed, but hardly meant."""
         self.report.warn(self.file, self.node.line, self.field, detail, fix)
+
+    def near(self, name: str, known: Iterable[str]) -> str:
+        """Say what was meant by a name; after many mistakes, only which names are known."""
+        return near(name, known) if len(self.report.problems) < MAX_HINTS else listed(known)
 
     def inner(self, key: str, entry: Entry) -> "Value":
         """Return the value of a key."""
@@ -97,9 +93,10 @@ class Value:
         for key, entry in entries.items():
             if key in known or entry.spoilt:
                 continue
-            close = get_close_matches(key, sorted(known), n=1)
-            missing.difference_update(close)  # the misspelt key is the one that is missing
-            self.inner(key, entry).fail(f'unknown key "{key}"', near(key, known), entry.line)
+            if missing:
+                close = get_close_matches(key, sorted(known), n=1)
+                missing.difference_update(close)  # the misspelt key is the one that is missing
+            self.inner(key, entry).fail(f'unknown key "{key}"', self.near(key, known), entry.line)
         for key in sorted(missing):
             field = f"{self.field}.{key}" if self.field else key
             self.report.fail(self.file, self.entry_line, field, f'"{key}" is missing', f"add {key}: …")
@@ -182,7 +179,7 @@ class Value:
         """Return one of a few words."""
         text = self.text(what)
         if text is not None and text not in options:
-            self.fail(f'"{text}" is not {what}', near(text, options))
+            self.fail(f'"{text}" is not {what}', self.near(text, options))
             return None
         return text
 
@@ -191,7 +188,7 @@ class Value:
         text = self.text(f"the name of {what}")
         if text is not None and known is not None and text not in known:
             article, _, noun = what.partition(" ")
-            fix = near(text, known)
+            fix = self.near(text, known)
             self.fail(
                 f'unknown {noun or article} "{text}"', fix if "did you" in fix else f"declare it in {file}"
             )
@@ -339,15 +336,6 @@ class Value:
         if isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         return value if isinstance(value, str | float | bool) else None
-
-
-def name_fault(name: str) -> str:
-    """Return what is wrong with a name; empty for one that is fine."""
-    if not name.strip():
-        return "is empty"
-    if len(name) > 128:
-        return f"has {len(name)} characters, at most 128 are allowed"
-    return "has a control character" if CONTROL.search(name) else ""
 
 
 class Fields:

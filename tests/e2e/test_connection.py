@@ -124,6 +124,7 @@ def test_every_reply_reaches_its_own_call_however_it_is_cut_up_and_whoever_gave_
             cut = turns.draw(st.integers(1, len(rest)))
             link.data_received(rest[:cut])
             rest = rest[cut:]
+        await asyncio.sleep(0)
         for future, shape, count, fate, number in futures:
             if fate == "g":
                 assert future.cancelled()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Protocol, TypeAlias
 
 import pytest
 
@@ -16,44 +17,49 @@ from engine.adapters.processes import Program, spawn, stop_process
 from tests.conftest import is_gone
 
 _SUPERVISOR = """
-import sys
+import os, sys
 from engine.adapters.processes import ProcessFailure, Program, Supervisor
+say = lambda *words: os.write(1, (" ".join(words) + "\\n").encode())  # whole lines, whoever else writes
 part, layout, options = sys.argv[1], eval(sys.argv[2]), eval(sys.argv[3])
-stages = [[Program(name, [sys.executable, "-c", part, name, kind]) for name, kind in stage] for stage in layout]
-told = lambda line: print("told", line, flush=True)
+start = lambda name, kind: Program(name, [sys.executable, "-c", part, name, kind])
+stages = [[start(*one) for one in stage] for stage in layout]
 asked = []
 def until_ready():
     asked.append(1)
     if len(asked) == 2:
-        print("ready", flush=True)
+        say("ready")
     return len(asked) == 2
 try:
-    Supervisor(stages, report=told, **options).run(until_ready)
+    Supervisor(stages, report=lambda line: say("told", line), **options).run(until_ready)
 except ProcessFailure as failure:
     sys.exit("failed: " + str(failure))
-print("ended", flush=True)
+say("ended")
 """
 
 _PART = """
 import os, signal, sys
+say = lambda *words: os.write(1, (" ".join(words) + "\\n").encode())
 name, kind = sys.argv[1:]
 ends = {signal.SIGTERM, signal.SIGINT}
 signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-print("up", name, os.getpid(), flush=True)
+say("up", name, str(os.getpid()))
 if kind == "dies":
     sys.exit(7)
 if kind == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         signal.pause()
-print("down", name, signal.Signals(signal.sigwait(ends)).name, flush=True)
+say("down", name, signal.Signals(signal.sigwait(ends)).name)
 """
+
+
+Layout: TypeAlias = list[list[tuple[str, str]]]  # stages of (name, kind)
 
 
 class Told:
     """A supervisor under test and the lines that it and its parts write."""
 
-    def __init__(self, layout: list[list[tuple[str, str]]], **options: float) -> None:
+    def __init__(self, layout: Layout, **options: float) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _SUPERVISOR, _PART, repr(layout), repr(options)],
             stdout=subprocess.PIPE,
@@ -61,42 +67,63 @@ class Told:
             text=True,
             process_group=0,
         )
-        self.lines: list[str] = []
+        self.pending: list[str] = []  # read, and not yet asked for: parts write in any order
 
     def until(self, start: str) -> str:
-        """Read up to the first new line that begins so."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.strip())
+        """Take the next line that begins so, reading on where it has not come yet."""
+        for line in self.pending:
             if line.startswith(start):
-                return line.strip()
-        pytest.fail(f"it ended without {start!r}: {self.lines}")
+                self.pending.remove(line)
+                return line
+        assert self.process.stdout is not None
+        for written in self.process.stdout:
+            line = written.strip()
+            if line.startswith(start):
+                return line
+            self.pending.append(line)
+        pytest.fail(f"it ended without {start!r}: {self.pending}")
 
     def pid_of(self, name: str) -> int:
         return int(self.until(f"up {name} ").split()[2])
 
     def rest(self) -> tuple[list[str], str]:
-        """All further lines and what it said on stderr, once everything that holds the pipe has ended."""
+        """Take all other lines and what it said on stderr, once all that hold the pipe have ended."""
         out, err = self.process.communicate(timeout=30)
-        return out.splitlines(), err
+        return self.pending + out.splitlines(), err
+
+
+class Supervise(Protocol):
+    """Starts a supervisor that the test cannot leave behind."""
+
+    def __call__(self, layout: Layout, **options: float) -> Told: ...
 
 
 @pytest.fixture
-def supervise(request: pytest.FixtureRequest) -> Iterator[type[Told]]:
-    yield Told
+def supervise() -> Iterator[Supervise]:
+    started: list[Told] = []
+
+    def start(layout: Layout, **options: float) -> Told:
+        started.append(Told(layout, **options))
+        return started[-1]
+
+    yield start
+    for told in started:
+        told.process.kill()
+        told.process.communicate(timeout=30)
 
 
-def test_kill_9_of_the_supervisor_leaves_nothing_running() -> None:
-    told = Told([[("first", "lives")], [("second", "stubborn")]])
+def test_kill_9_of_the_supervisor_leaves_nothing_running(supervise: Supervise) -> None:
+    told = supervise([[("first", "lives")], [("second", "stubborn")]])
     pids = [told.pid_of("first"), told.pid_of("second")]
     told.process.kill()
     assert [is_gone(pid) for pid in pids] == [True, True]
-    told.rest()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_group_drains_each_part_once_last_stage_first(ending: signal.Signals) -> None:
-    told = Told([[("store", "lives")], [("worker", "lives")], [("api", "lives")]])
+def test_a_signal_to_the_group_drains_each_part_once_last_stage_first(
+    supervise: Supervise, ending: signal.Signals
+) -> None:
+    told = supervise([[("store", "lives")], [("worker", "lives")], [("api", "lives")]])
     for name in ("store", "worker", "api"):
         told.pid_of(name)
     told.until("ready")
@@ -105,20 +132,21 @@ def test_a_signal_to_the_group_drains_each_part_once_last_stage_first(ending: si
     assert told.process.returncode == 0
 
 
-def test_a_part_that_dies_is_started_again_and_the_others_stay() -> None:
-    told = Told([[("store", "lives")], [("api", "lives")]])
+def test_a_part_that_dies_is_started_again_and_the_others_stay(supervise: Supervise) -> None:
+    told = supervise([[("store", "lives")], [("api", "lives")]])
     told.pid_of("store")
     first = told.pid_of("api")
     os.kill(first, signal.SIGKILL)
     second = told.pid_of("api")
     assert second != first
-    assert told.lines.count(f"told api was killed by SIGKILL; it is started again in 0.1 s.") == 1
+    told.until("told api was killed by SIGKILL; it is started again in 0.1 s.")
+    told.until("ready")
     told.process.terminate()
     assert told.rest() == (["down api SIGTERM", "down store SIGTERM", "ended"], "")
 
 
-def test_a_part_that_keeps_dying_ends_everything_with_its_name_and_how() -> None:
-    told = Told([[("store", "lives")], [("api", "dies")]], first_pause_s=0.001, last_pause_s=0.002)
+def test_a_part_that_keeps_dying_ends_everything_with_its_name_and_how(supervise: Supervise) -> None:
+    told = supervise([[("store", "lives")], [("api", "dies")]], first_pause_s=0.001, last_pause_s=0.002)
     out, err = told.rest()
     assert told.process.returncode == 1
     assert "failed: api ended with exit status 7 for the 10th time within 30 s" in err
@@ -126,8 +154,8 @@ def test_a_part_that_keeps_dying_ends_everything_with_its_name_and_how() -> None
     assert out[-1] == "down store SIGTERM"
 
 
-def test_a_part_that_will_not_end_is_killed_and_the_others_still_get_their_turn() -> None:
-    told = Told([[("store", "lives")], [("api", "stubborn"), ("other", "lives")]], budget_s=1.1)
+def test_a_part_that_will_not_end_is_killed_and_the_others_still_get_their_turn(supervise: Supervise) -> None:
+    told = supervise([[("store", "lives")], [("api", "stubborn"), ("other", "lives")]], budget_s=1.1)
     told.until("ready")
     told.process.terminate()
     out, _ = told.rest()
@@ -136,19 +164,13 @@ def test_a_part_that_will_not_end_is_killed_and_the_others_still_get_their_turn(
 
 
 def test_a_program_that_does_not_exist_stops_what_runs_already_and_says_so() -> None:
-    told = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from engine.adapters.processes import *\n"
-            "parts = [[Program('store', ['/bin/cat', '/dev/zero'])], [Program('api', ['/no/such'])]]\n"
-            "try: Supervisor(parts, report=print).run()\n"
-            "except ProcessFailure as failure: print(failure, parts[0][0].poll())",
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
+    script = (
+        "from engine.adapters.processes import *\n"
+        "parts = [[Program('store', ['/bin/sleep', '60'])], [Program('api', ['/no/such'])]]\n"
+        "try: Supervisor(parts, report=print).run()\n"
+        "except ProcessFailure as failure: print(failure, parts[0][0].poll())"
     )
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert told.stdout.strip() == (
         "api cannot be started: No such file or directory (/no/such). "
         "Check that the program exists and may be executed. -15"
@@ -157,19 +179,18 @@ def test_a_program_that_does_not_exist_stops_what_runs_already_and_says_so() -> 
 
 def test_children_start_with_no_signal_blocked_and_with_only_the_descriptors_given() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    leaked, given = os.pipe()
+    reader, given = os.pipe()
     try:
-        os.set_inheritable(leaked, True)
-        child = spawn(
-            [sys.executable, "-c", "import os, signal\n"
-             "blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
-             f"os.write({given}, repr((blocked, os.path.exists('/proc/self/fd/{leaked}'))).encode())"],
-            pass_fds=[given],
-        )  # fmt: skip
-        assert child.wait(30) == 0
-        assert os.read(leaked, 100) == b"(set(), False)"
+        os.set_inheritable(reader, True)
+        script = (
+            "import os, signal\n"
+            "blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+            f"os.write({given}, repr((blocked, os.path.exists('/proc/self/fd/{reader}'))).encode())"
+        )
+        assert spawn([sys.executable, "-c", script], pass_fds=[given]).wait(30) == 0
+        assert os.read(reader, 100) == b"(set(), False)"
     finally:
-        os.close(leaked)
+        os.close(reader)
         os.close(given)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -1,5 +1,7 @@
 """Test cases of a policy set become values, or problems with file and line."""
 
+# ruff: noqa: E501  # a row of a table is one case, and reads best as one line
+
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,9 @@ CASE = """\
 """
 
 
-def text_of(customer: str = "", ask: str = "check: {channel: email, category: service}", expect: str = "allowed: true") -> str:
+def text_of(
+    customer: str = "", ask: str = "check: {channel: email, category: service}", expect: str = "allowed: true"
+) -> str:
     return CASE.replace("CUSTOMER", customer).replace("ASK", ask).replace("EXPECT", expect)
 
 
@@ -72,11 +76,21 @@ def test_a_whole_situation_becomes_values(retail: PolicySet) -> None:
     assert case.now == NOON
     assert who.timezone == "Europe/Paris"
     assert who.consent == {"marketing_email": "granted", "marketing_call": "denied"}
-    assert who.profile == {"owned": ("boots",), "tier": None, "household": 3.0, "app_user": True, "open_cases": 2}
+    assert who.profile == {
+        "owned": ("boots",),
+        "tier": None,
+        "household": 3.0,
+        "app_user": True,
+        "open_cases": 2,
+    }
     assert who.features == {"views_7d": 4, "spend_30d": 12.0, "interests": ("ski",), "last_category": None}
     assert (who.control, who.random, who.answers) == (False, True, {"shopping-for": "family"})
     assert who.events == (
-        {"type": "x_visit", "occurred_at": "2026-11-20T10:00:00Z", "properties": {"n": 1, "when": "2026-11-20"}},
+        {
+            "type": "x_visit",
+            "occurred_at": "2026-11-20T10:00:00Z",
+            "properties": {"n": 1, "when": "2026-11-20"},
+        },
         {"type": "reject", "offer": "parka"},
     )
     assert who.contacts == (
@@ -147,14 +161,16 @@ def test_what_is_spent_and_used_is_said_beside_the_customer(retail: PolicySet) -
         ("contacts: [{at: 2026-11-20T13:00:00Z, channel: email, offer: parka, items: [{offer: parka}]}]", "customer.contacts[0].offer", "items"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_customer_is_one_problem(retail: PolicySet, customer: str, field: str, detail: str) -> None:
+def test_a_mistake_in_the_customer_is_one_problem(
+    retail: PolicySet, customer: str, field: str, detail: str
+) -> None:
     (problem,) = problems_of(retail, text_of(customer))
     assert (problem.file, problem.line, problem.field) == ("more.yaml", 3, f"[0].{field}")
     assert detail in problem.detail
 
 
 @pytest.mark.parametrize(
-    ("ask", "expect", "line", "field", "detail"),
+    "mistake",
     [
         ("", "allowed: true", 4, "ask", "nothing is asked"),
         ("decid: {placement: newsletter}", "allowed: true", 4, "ask.decid", "unknown key"),
@@ -174,8 +190,9 @@ def test_a_mistake_in_the_customer_is_one_problem(retail: PolicySet, customer: s
     ],
 )  # fmt: skip
 def test_a_mistake_in_question_or_answer_is_one_problem(
-    retail: PolicySet, ask: str, expect: str, line: int, field: str, detail: str
+    retail: PolicySet, mistake: tuple[str, str, int, str, str]
 ) -> None:
+    ask, expect, line, field, detail = mistake
     (problem,) = problems_of(retail, text_of(ask=ask, expect=expect))
     assert (problem.line, problem.field) == (line, f"[0].{field}")
     assert detail in problem.detail

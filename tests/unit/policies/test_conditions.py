@@ -112,7 +112,7 @@ TRUE = [
     '"\\u00e9\\x41\\101" == "\u00e9AA"',
     # macros
     'profile.owned.all(x, x != "ski")',
-    'features.interests.exists(x, x in profile.owned)',
+    "features.interests.exists(x, x in profile.owned)",
     "[1, 2, 3].exists_one(x, x > 2)",
     "[1, 2, 3].map(x, x * 2) == [2, 4, 6]",
     "[1, 2, 3].map(x, x > 1, x * 2) == [4, 6]",

@@ -33,7 +33,8 @@ def problems_of(**changes: str | None) -> list[Problem]:
 
 
 def content(value: str) -> str:
-    return f"categories: {{s: {{}}}}\noffers:\n- id: a\n  category: s\n  placements: [hero]\n  content: {{x: {value}}}\n"
+    offer = f"- id: a\n  category: s\n  placements: [hero]\n  content: {{x: {value}}}\n"
+    return f"categories: {{s: {{}}}}\noffers:\n{offer}"
 
 
 def test_defaults_are_those_of_the_contract() -> None:
@@ -60,13 +61,16 @@ def test_what_yaml_would_convert_must_be_quoted(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["no", "on", "1:30", "2026-11-01", "0x1F", "12"])
 def test_a_name_that_yaml_would_convert_must_be_quoted(value: str) -> None:
-    (problem,) = problems_of(channels__yaml=f"channels:\n  web: {{kind: inbound}}\n  {value}: {{kind: inbound}}\nplacements: {{hero: {{channel: web}}}}\n")
+    channels = f"channels:\n  web: {{kind: inbound}}\n  {value}: {{kind: inbound}}\n"
+    (problem,) = problems_of(channels__yaml=channels + "placements: {hero: {channel: web}}\n")
     assert (problem.line, problem.field) == (3, f"channels.{value}")
     assert problem.fix == f'write "{value}" in quotes'
 
 
 def test_quoted_and_plain_values_stay_what_they_were_written_as() -> None:
-    files = SMALL | {"offers.yaml": content('{a: "no", b: 1.50, c: 3, d: true, e: null, f: [x, "1:30"], g: 5%}')}
+    files = SMALL | {
+        "offers.yaml": content('{a: "no", b: 1.50, c: 3, d: true, e: null, f: [x, "1:30"], g: 5%}')
+    }
     expected = {"a": "no", "b": 1.5, "c": 3, "d": True, "e": None, "f": ["x", "1:30"], "g": "5%"}
     assert load_files(files).policy.offers["a"].content == {"x": expected}
 
@@ -122,13 +126,17 @@ def test_a_misspelt_file_is_one_mistake_that_names_the_right_one() -> None:
 
 
 def test_an_invalid_channel_does_not_spoil_its_placements() -> None:
-    (problem,) = problems_of(channels__yaml="channels: {web: {knd: inbound}}\nplacements: {hero: {channel: web}}\n")
+    (problem,) = problems_of(
+        channels__yaml="channels: {web: {knd: inbound}}\nplacements: {hero: {channel: web}}\n"
+    )
     assert problem.field == "channels.web.knd"
 
 
 def test_a_broken_feature_does_not_spoil_the_conditions_that_read_it() -> None:
     offers = SMALL["offers.yaml"].replace("id: a,", "id: a, eligible: features.f > 1,")
-    (problem,) = problems_of(offers__yaml=offers, features__yaml="features: {f: {count: [page_view], within: 7}}\n")
+    (problem,) = problems_of(
+        offers__yaml=offers, features__yaml="features: {f: {count: [page_view], within: 7}}\n"
+    )
     assert problem.field == "features.f.within"
 
 
@@ -137,7 +145,9 @@ def test_other_files_are_ignored() -> None:
 
 
 def test_the_version_tells_names_and_contents_apart() -> None:
-    versions = {version_of(files) for files in ({"a": "bc"}, {"ab": "c"}, {"a": "b", "c": ""}, {"a": "bc", "": ""})}
+    versions = {
+        version_of(files) for files in ({"a": "bc"}, {"ab": "c"}, {"a": "b", "c": ""}, {"a": "bc", "": ""})
+    }
     assert len(versions) == 4
     assert version_of({"a": "1", "b": "2"}) == version_of({"b": "2", "a": "1"})
 
@@ -216,7 +226,9 @@ def test_quiet_hours_that_leave_no_moment_in_all_zones_are_warned_of() -> None:
         '    quiet_hours: {from: "20:00", to: "09:00"}\nplacements: {hero: {channel: web}}\n'
     )
     zones = "policy: a\ntimezone: [Europe/London, America/Los_Angeles, Asia/Tokyo]\n"
-    assert warned(channels__yaml=channels, policy__yaml=zones) == [("channels.yaml", 5, "channels.mail.quiet_hours")]
+    assert warned(channels__yaml=channels, policy__yaml=zones) == [
+        ("channels.yaml", 5, "channels.mail.quiet_hours")
+    ]
     assert warned(channels__yaml=channels) == []
 
 
@@ -236,7 +248,9 @@ def test_a_rule_that_nothing_matches_is_warned_of(when: str) -> None:
 def test_a_rule_about_categories_that_pass_rules_is_warned_of() -> None:
     offers = "categories: {s: {obeys_caps: false}}\noffers: [{id: a, category: s, placements: [hero]}]\n"
     caps = "caps:\n- {name: x, gap: 1h, when: {category: s, channel: web}}\n"
-    assert warned(offers__yaml=offers, contact_policy__yaml=caps) == [("contact_policy.yaml", 2, "caps[0].when")]
+    assert warned(offers__yaml=offers, contact_policy__yaml=caps) == [
+        ("contact_policy.yaml", 2, "caps[0].when")
+    ]
 
 
 def test_a_large_control_group_is_warned_of() -> None:
