@@ -37,11 +37,11 @@ _KINDS = (
 )
 _CONDITIONS = (
     "features.f0 >= 0",
-    "features.f1 >= 0.0 && profile.tier != \"none\"",
+    'features.f1 >= 0.0 && profile.tier != "none"',
     "features.f3 > 0.0 || features.f0 > 3",
-    "!(\"boots\" in profile.owned)",
+    '!("boots" in profile.owned)',
     "features.f5 < 1000",
-    "context.device != \"tv\"",
+    'context.device != "tv"',
     "features.last_category == null || features.f6 >= 0.0",
     "size(features.interests) < 10 && profile.open_cases == 0",
 )

@@ -35,7 +35,8 @@ def sample_events(now: int, seed: int = SEED) -> list[dict[str, Any]]:
         shopper = f"shopper-{rnd.randrange(SHOPPERS)}"
         at = now - rnd.randrange(MINUTES * 60_000)
         kind = rnd.choices(
-            ("page_view", "add_to_cart", "purchase", "store_scan", "email_open", "complaint"), (60, 10, 6, 14, 9, 1)
+            ("page_view", "add_to_cart", "purchase", "store_scan", "email_open", "complaint"),
+            (60, 10, 6, 14, 9, 1),
         )[0]
         properties: dict[str, Any] = {"category": rnd.choice(lines)}
         if kind == "purchase":
@@ -104,7 +105,12 @@ def _show(url: str) -> None:
     console.print(f"{accepted} sample events of {SHOPPERS} shoppers accepted (seed {SEED}).\n")
     shopper = next(e["customer_id"] for e in events if e["type"] == "page_view")
     _until_folded(url, shopper)
-    asked = {"customer_id": shopper, "placement": "home_hero", "context": {"device": "mobile"}, "explain": True}
+    asked = {
+        "customer_id": shopper,
+        "placement": "home_hero",
+        "context": {"device": "mobile"},
+        "explain": True,
+    }
     console.print(f"[bold]POST {url}/v1/decide[/bold]  {json.dumps(asked)}\n")
     _print(ask(url, "POST", "/v1/decide", asked))
     console.print("\nServing. Ctrl-C drains and stops everything.")
@@ -127,7 +133,7 @@ def _print(decision: dict[str, Any]) -> None:
     if chosen:
         first = chosen[0]
         console.print(
-            f"[bold green]{decision['action']}: {first['offer']}[/bold green] \"{first['content'].get('title', '')}\" "
+            f'[bold green]{decision["action"]}: {first["offer"]}[/bold green] "{first["content"].get("title", "")}" '
             f"(propensity {first['propensity']:.3f}, value {first['value']:.2f}, priority {first['priority']:.3f}, "
             f"chosen with chance {first['selection_probability']:.2f}) in {decision['took_ms']} ms"
         )
@@ -145,7 +151,9 @@ def _why(step: dict[str, Any]) -> str:
     if "priority" in details:
         return f"priority {details['priority']:.3f}, chance {details.get('selection_probability', 0):.2f}"
     if "rules" in details:
-        return ", ".join(f"{rule['rule']} until {rule['eligible_at'] or 'changed'}" for rule in details["rules"])
+        return ", ".join(
+            f"{rule['rule']} until {rule['eligible_at'] or 'changed'}" for rule in details["rules"]
+        )
     null = f" ({details['null']} is not known)" if "null" in details else ""
     return str(details.get("condition", "")) + null
 

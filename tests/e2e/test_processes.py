@@ -156,7 +156,8 @@ def test_a_part_that_keeps_dying_ends_everything_with_its_name_and_how(supervise
 
 def test_a_part_that_will_not_end_is_killed_and_the_others_still_get_their_turn(supervise: Supervise) -> None:
     told = supervise([[("store", "lives")], [("api", "stubborn"), ("other", "lives")]], budget_s=1.1)
-    told.until("ready")
+    for name in ("store", "api", "other"):
+        told.pid_of(name)
     told.process.terminate()
     out, _ = told.rest()
     assert out[-3:] == ["told api did not end in time and is killed.", "down store SIGTERM", "ended"]

@@ -1,0 +1,367 @@
+"""The HTTP server: slow, huge and malformed requests end in time; everything else is served and drained.
+
+The server runs in a process of its own on a socket that the test has bound. Its application echoes the body
+and knows three other paths: `/lines` answers each NDJSON line as it comes, `/early` answers without reading,
+`/slow` answers when the file named by its query exists.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from api.http_server import BindFailure, PortInUse, bind
+from tests.conftest import eventually
+
+_SERVER = """
+import asyncio, pathlib, socket, sys
+from api.http_server import Limits, serve
+
+async def answer(send, body):
+    length = str(len(body)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": body})
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    path, query = scope["path"], scope["query_string"].decode()
+    if path == "/early":
+        return await answer(send, b"early")
+    if path == "/slow":
+        pathlib.Path(query + ".begun").touch()
+        while not pathlib.Path(query).exists():
+            await asyncio.sleep(0.005)
+        return await answer(send, b"slow")
+    if path == "/lines":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        more = message.get("more_body", False)
+        if path == "/lines":
+            await send({"type": "http.response.body", "body": message["body"], "more_body": True})
+        body += message["body"]
+    if path == "/lines":
+        return await send({"type": "http.response.body", "body": b""})
+    await answer(send, scope["method"].encode() + b" " + body)
+
+number, limits, drain_s = (eval(argument) for argument in sys.argv[1:])
+serve(app, [socket.socket(fileno=number)], limits=Limits(**limits), drain_s=drain_s)
+"""
+
+_POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b"
+_STREAM = (
+    b"POST /lines HTTP/1.1\r\nHost: t\r\n"
+    b"Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+class Served:
+    """A server process and the address that it serves."""
+
+    def __init__(self, limits: dict[str, float], drain_s: float, workers: int = 1) -> None:
+        with bind("127.0.0.1", 0) as listener:
+            self.address = listener.getsockname()
+            number = listener.fileno()
+            self.processes = [
+                subprocess.Popen(
+                    [sys.executable, "-c", _SERVER, str(number), repr(limits), str(drain_s)],
+                    pass_fds=[number],
+                    stderr=subprocess.PIPE,
+                )
+                for _ in range(workers)
+            ]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
+
+    def ask(self, *pieces: bytes) -> bytes:
+        """Send the pieces and read until the server closes."""
+        with self.connect() as client:
+            for piece in pieces:
+                client.sendall(piece)
+            return everything(client)
+
+    def end(self, sign: signal.Signals) -> list[tuple[int, bytes]]:
+        """Signal all, wait for all: exit status and stderr of each."""
+        for process in self.processes:
+            process.send_signal(sign)
+        said = [process.communicate(timeout=30)[1] for process in self.processes]
+        return [(process.returncode, err) for process, err in zip(self.processes, said, strict=True)]
+
+
+def everything(client: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    received = b""
+    while piece := client.recv(65536):
+        received += piece
+    return received
+
+
+def until(client: socket.socket, end: bytes) -> bytes:
+    """What comes up to and including `end`."""
+    received = b""
+    while not received.endswith(end):
+        piece = client.recv(65536)
+        assert piece, f"closed after {received!r}"
+        received += piece
+    return received
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    """Status and type of a problem answer, checked to be one."""
+    head, body = answer.split(b"\r\n\r\n", 1)
+    status = int(head.split()[1])
+    assert b"content-type: application/problem+json" in head
+    assert b"connection: close" in head
+    said = json.loads(body)
+    assert said["status"] == status
+    assert said["detail"].endswith(".")
+    return status, said["type"]
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    started: list[Served] = []
+
+    def start(*, drain_s: float = 10, workers: int = 1, **limits: float) -> Served:
+        started.append(Served(limits, drain_s, workers))
+        return started[-1]
+
+    yield start
+    for served in started:
+        for process in served.processes:
+            process.kill()
+            process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    """A server with the ordinary limits, which must have nothing to complain of in the end."""
+    served = Served({}, drain_s=10)
+    yield served
+    assert served.end(signal.SIGTERM) == [(0, b"")]
+
+
+def test_headers_that_do_not_come_to_an_end_are_answered_408(serve: Serve) -> None:
+    served = serve(header_s=0.2)
+    assert problem(served.ask(b"GET / HTTP/1.1\r\nHost: t\r\nX-Slow: ")) == (408, "/problems/request-timeout")
+
+
+def test_a_drip_of_header_bytes_wins_no_time(serve: Serve) -> None:
+    served = serve(header_s=0.3)
+    with served.connect() as client:
+        client.settimeout(0.02)
+        answer = b""
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        for number in range(1000):
+            client.sendall(b"X-%d: y\r\n" % number)
+            try:
+                answer = client.recv(65536)
+            except TimeoutError:
+                continue
+            break
+    assert problem(answer) == (408, "/problems/request-timeout")
+
+
+@pytest.mark.parametrize("opening", [b"", b"\r\n\r\n"])
+def test_a_connection_that_asks_nothing_is_closed(serve: Serve, opening: bytes) -> None:
+    served = serve(header_s=0.2)
+    assert served.ask(opening) == b""
+
+
+def test_blank_lines_do_not_keep_an_idle_connection_for_ever(serve: Serve) -> None:
+    served = serve(header_s=0.2)
+    with served.connect() as client:
+        client.sendall(_POST % (0, b""))
+        until(client, b"POST ")
+        client.sendall(b"\r\n")
+        assert everything(client) == b""
+
+
+def test_a_body_that_does_not_come_is_answered_408_even_if_it_drips(serve: Serve) -> None:
+    served = serve(body_s=0.3)
+    assert problem(served.ask(_POST % (10, b"abc"))) == (408, "/problems/request-timeout")
+    with served.connect() as client:
+        client.settimeout(0.02)
+        answer = b""
+        client.sendall(_POST % (10_000, b""))
+        for _ in range(1000):
+            client.sendall(b"x")
+            try:
+                answer = client.recv(65536)
+            except TimeoutError:
+                continue
+            break
+    assert problem(answer) == (408, "/problems/request-timeout")
+
+
+def test_a_body_in_pieces_within_the_time_is_served_and_the_next_request_too(serve: Serve) -> None:
+    served = serve(header_s=5, body_s=5)
+    with served.connect() as client:
+        for _ in range(2):
+            for byte in _POST % (3, b"abc"):
+                client.sendall(bytes([byte]))
+            assert until(client, b"POST abc").startswith(b"HTTP/1.1 200")
+
+
+def test_a_stream_may_take_longer_than_the_deadline_as_long_as_it_never_pauses(serve: Serve) -> None:
+    served = serve(body_s=0.25)
+    with served.connect() as client:
+        client.sendall(_STREAM)
+        until(client, b"\r\n\r\n")
+        client.settimeout(0.1)
+        for number in range(6):
+            line = b"line %d\n" % number
+            client.sendall(b"%x\r\n%b\r\n" % (len(line), line))
+            until(client, line + b"\r\n")
+            with pytest.raises(TimeoutError):  # nothing more comes: a tenth of a second has passed
+                client.recv(1)
+        client.settimeout(30)
+        client.sendall(b"0\r\n\r\n")
+        until(client, b"0\r\n\r\n")
+
+
+def test_a_stream_that_pauses_too_long_is_closed_without_its_end(serve: Serve) -> None:
+    served = serve(body_s=0.2)
+    answer = served.ask(_STREAM, b"4\r\none\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"one\n" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+
+
+def test_a_body_that_nobody_reads_must_end_too(serve: Serve) -> None:
+    served = serve(body_s=0.2)
+    with served.connect() as client:
+        client.sendall(_STREAM.replace(b"/lines", b"/early"))
+        until(client, b"early")
+        client.settimeout(0.05)
+        closed = False
+        for _ in range(200):
+            try:
+                client.sendall(b"1\r\nx\r\n")
+                closed = client.recv(1) == b""
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                closed = True
+            if closed:
+                break
+    assert closed
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"not http at all\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nBad Header: x\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"CONNECT t:1 HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: t\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 3_000_000, 431),
+    ],
+)
+def test_what_is_malformed_or_too_large_is_a_problem_answer(
+    served: Served, request_: bytes, status: int
+) -> None:
+    assert problem(served.ask(request_))[0] == status
+
+
+def test_large_bodies_do_not_count_as_headers(served: Served) -> None:
+    body = b"b" * 100_000
+    with served.connect() as client:
+        client.sendall(_POST % (len(body), body) + _POST % (3, b"abc"))
+        until(client, b"POST abc")
+
+
+def test_malformed_bytes_behind_a_request_do_not_spoil_its_answer(served: Served, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with served.connect() as client:
+        client.sendall(b"GET /slow?%b HTTP/1.1\r\nHost: t\r\n\r\n" % os.fsencode(gate))
+        eventually(Path(f"{gate}.begun").exists)
+        client.sendall(b"garbage\r\n\r\n")
+        gate.touch()
+        answer = everything(client)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert answer.endswith(b"slow")
+
+
+@pytest.mark.parametrize("cut", [0, 40, 75, 200])
+def test_a_wish_for_another_protocol_is_ignored_and_the_body_kept(served: Served, cut: int) -> None:
+    request = (
+        b"POST /echo HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nContent-Length: 3\r\n\r\nabc"
+    )
+    with served.connect() as client:
+        for piece in (request[:cut], request[cut:], _POST % (3, b"def")):
+            client.sendall(piece)
+        until(client, b"POST def")
+
+
+def test_a_signal_finishes_what_is_under_way_and_ends_well(serve: Serve, tmp_path: Path) -> None:
+    served = serve()
+    gate = tmp_path / "gate"
+    with served.connect() as client, served.connect() as idle:
+        idle.sendall(_POST % (0, b""))
+        until(idle, b"POST ")
+        client.sendall(b"GET /slow?%b HTTP/1.1\r\nHost: t\r\n\r\n" % os.fsencode(gate))
+        eventually(Path(f"{gate}.begun").exists)
+        served.processes[0].send_signal(signal.SIGINT)
+        assert everything(idle) == b""
+        gate.touch()
+        answer = everything(client)
+    assert answer.endswith(b"slow")
+    assert b"connection: close" in answer
+    assert served.end(signal.SIGINT) == [(0, b"")]
+
+
+def test_what_does_not_finish_is_cut_off_after_the_drain(serve: Serve, tmp_path: Path) -> None:
+    served = serve(drain_s=0.2)
+    gate = tmp_path / "gate"
+    with served.connect() as client:
+        client.sendall(b"GET /slow?%b HTTP/1.1\r\nHost: t\r\n\r\n" % os.fsencode(gate))
+        eventually(Path(f"{gate}.begun").exists)
+        assert [status for status, _ in served.end(signal.SIGTERM)] == [0]
+
+
+def test_workers_share_one_socket_and_the_last_one_keeps_serving(serve: Serve) -> None:
+    served = serve(workers=2)
+    first, second = served.processes
+    assert served.ask(_POST.replace(b"Host", b"Connection: close\r\nHost") % (1, b"a")).endswith(b"POST a")
+    first.terminate()
+    first.wait(30)
+    for _ in range(5):
+        assert served.ask(_POST.replace(b"Host", b"Connection: close\r\nHost") % (1, b"b")).endswith(
+            b"POST b"
+        )
+    assert second.poll() is None
+
+
+def test_a_port_in_use_is_named_with_the_way_out() -> None:
+    with bind("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=rf"Port {port} on 127\.0\.0\.1 is in use .*--port"):
+            bind("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_an_address_of_another_machine_is_refused_with_the_way_out(host: str) -> None:
+    with pytest.raises(BindFailure, match=r"--host 127\.0\.0\.1"):
+        bind(host, 0)
