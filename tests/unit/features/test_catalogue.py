@@ -231,7 +231,7 @@ def test_equal_meanings_have_equal_ids() -> None:
 def test_migration_keeps_what_means_the_same() -> None:
     old = Catalogue(ALL)
     state = folded(old, event("page_view", category="boots", session_id="s"), event("email_open"))
-    longer = FeatureDef("views_7d", "count", VIEWS, within_ms=8 * DAY_MS)
+    of_clicks = FeatureDef("views_7d", "count", ("click",), within_ms=7 * DAY_MS)
     other_prior = FeatureDef(
         "open_rate",
         "rate",
@@ -240,7 +240,7 @@ def test_migration_keeps_what_means_the_same() -> None:
         half_life_ms=30 * DAY_MS,
         prior_trials=4,
     )
-    new = Catalogue([ALL[7], longer, other_prior, FeatureDef("fresh", "count", VIEWS), ALL[5]])
+    new = Catalogue([ALL[7], of_clicks, other_prior, FeatureDef("fresh", "count", VIEWS), ALL[5]])
     assert new.read(migrate(state, old, new), None, NOW) == {
         "sessions": 1,
         "views_7d": 0,

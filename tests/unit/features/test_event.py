@@ -239,6 +239,7 @@ def nested(depth: int) -> Any:
         ({"a": "\udfff"}, "/properties/a"),
         ({"\ud800": 1}, "/properties/?"),
         ({"": 1}, "/properties/"),
+        ({"k" * 129: 1}, "/properties/" + "k" * 129),
         ({1: 1}, "/properties/1"),
         ({"a": (1,)}, "/properties/a"),
         ({"a": b"x"}, "/properties/a"),
