@@ -132,7 +132,7 @@ async def _send_stream(reply: Stream, send: Send) -> int:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     except Disconnected:
         return 499
-    except Exception as error:  # noqa: BLE001  # the last line, as above
+    except Exception as error:  # the last line, as above
         if started:
             # The status is gone: cutting the stream short is the only honest sign that is left.
             log.warning("a stream was cut short: %s", error)

@@ -114,7 +114,7 @@ def _period(policy: PolicySet, cap: Cap, zone: str, at: int) -> date:
 
 
 def _breach(cap: Cap, window: list[Json]) -> Json | None:
-    limit = cap.max if cap.max else 1
+    limit = cap.max or 1
     if len(window) <= limit:
         return None
     own = [contact for contact in window if cap.name not in contact["overrun"]]

@@ -140,7 +140,7 @@ class Inflater:
     """Takes the pieces of a body as they come, inflated where it was packed, up to a limit."""
 
     def __init__(self, encoding: str, limit: int) -> None:
-        """`encoding` is the Content-Encoding: empty, identity, gzip or deflate; `limit` is in bytes."""
+        """Take the Content-Encoding (empty, identity, gzip or deflate) and a limit in bytes."""
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise Problem(
                 415, "unsupported-media-type", f"Content-Encoding '{encoding}' is not understood: send gzip"

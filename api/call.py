@@ -36,7 +36,7 @@ class Stream(NamedTuple):
     media: bytes = NDJSON
 
 
-class Disconnected(Exception):  # noqa: N818  # not an error of ours
+class Disconnected(Exception):  # not an error of ours
     """The caller went away before the request was complete."""
 
 

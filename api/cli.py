@@ -67,7 +67,8 @@ def up(
             f"  {workers} API process{'es' if workers > 1 else ''}, 1 feature worker, policy {version[:19]}, {kept}\n"
             "  without API keys it listens on loopback only\n\n"
             "Three commands to try:\n"
-            f'  curl -s {where}/v1/decide --json \'{{"customer_id": "c1", "placement": "home_hero", "explain": true}}\'\n'
+            f'  curl -s {where}/v1/decide --json \'{{"customer_id": "c1", "placement": "home_hero",'
+            ' "explain": true}\'\n'
             f'  curl -s {where}/v1/events --json \'{{"type": "page_view", "customer_id": "c1",'
             ' "properties": {"category": "boots"}}\'\n'
             f"  curl -s {where}/v1/customers/c1\n"
@@ -148,7 +149,8 @@ def audit(url: Url = "http://127.0.0.1:8080", as_json: Json = False) -> None:
     else:
         for breach in report.breaches:
             typer.echo(
-                f"BREACH {breach['rule']}: customer {breach['customer']} had {breach['counted']}, limit {breach['limit']}"
+                f"BREACH {breach['rule']}: customer {breach['customer']} "
+                f"had {breach['counted']}, limit {breach['limit']}"
             )
             for contact in breach["contacts"]:
                 typer.echo(

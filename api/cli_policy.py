@@ -50,8 +50,8 @@ def check(folder: Dir, as_json: Json = False) -> None:
     sys.exit(1 if problems else 0)
 
 
-@policy.command()
-def test(
+@policy.command("test")
+def run_tests(
     folder: Dir,
     cases: Annotated[list[Path] | None, typer.Option(help="files of cases instead of the set's own")] = None,
     as_json: Json = False,

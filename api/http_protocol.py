@@ -55,7 +55,7 @@ class _Phase(Enum):
     DONE = "it is here"
 
 
-class _Refused(Exception):  # noqa: N818  # passes through the parser
+class _Refused(Exception):  # passes through the parser
     """The request's head breaks a limit."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:

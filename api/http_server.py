@@ -24,7 +24,7 @@ from api.http_protocol import HardenedProtocol, Limits
 __all__ = ["BindFailure", "Limits", "PortInUse", "bind", "serve"]
 
 
-class BindFailure(Exception):  # noqa: N818  # the sentence is what matters
+class BindFailure(Exception):  # the sentence is what matters
     """The address cannot be listened on; the message says why and the way out."""
 
 

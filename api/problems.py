@@ -23,7 +23,7 @@ _TITLES: Final = {
 }
 
 
-class Problem(Exception):  # noqa: N818  # the name of the RFC
+class Problem(Exception):  # the name of the RFC
     """One refused request."""
 
     def __init__(

@@ -30,7 +30,7 @@ from policies.loader import load_dir
 READY_S: Final = 5.0
 
 
-class Refused(Exception):  # noqa: N818  # the sentence is what matters
+class Refused(Exception):  # the sentence is what matters
     """A start that cannot be: the sentence names the way out."""
 
 
@@ -83,7 +83,7 @@ def run_api() -> None:
             await engine.plans.get(version)
         return engine
 
-    serve(cast(Any, App(opened)), [listener])
+    serve(cast("Any", App(opened)), [listener])
 
 
 def run_worker() -> None:
@@ -193,9 +193,10 @@ async def _activate(url: str, plan: Plan, *, always: bool) -> str:
         if active and not always:
             return active
         await engine.plans.activate(plan)
-        return plan.policy.version
     except TactError as error:
         raise Refused(error.detail) from None
+    else:
+        return plan.policy.version
     finally:
         await engine.close()
 

@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from engine.activation import Plans
 from engine.adapters.store import Commit
 from engine.answer import Json, refusal, when
@@ -19,7 +17,7 @@ from engine.customers import Customers, Held, next_version, state_of, version_by
 from engine.deciding import MAX_JUDGEMENTS, STALE_MS
 from engine.errors import Busy, Conflict, Invalid, NotFound, TactError
 from engine.governor import FAR, NextFree, Refusal, Standing
-from engine.ids import derived_uid, made_at, make_uid, public_id, split_id
+from engine.ids import derived_uid, make_uid, public_id, split_id
 from engine.ledger import confirm, external_uid, find, pruned, record, release, reserve
 from engine.overrun import broken_rules
 from engine.plan import Plan, condition_values
@@ -46,7 +44,7 @@ AHEAD_MS: Final = 300_000
 
 
 class Row(NamedTuple):
-    """One question of a check: may this customer be contacted?"""
+    """One question of a check: whether this customer may be contacted."""
 
     number: int
     customer_id: str

@@ -29,7 +29,7 @@ class Idempotency(msgspec.Struct, frozen=True):
 
 def idempotency(route: str, caller: str, key: str, body: bytes) -> Idempotency:
     """Make the use of a caller's key on a route with a request body."""
-    scope = blake2b("\0".join((route, caller, key)).encode(), digest_size=18).hexdigest()
+    scope = blake2b(f"{route}\0{caller}\0{key}".encode(), digest_size=18).hexdigest()
     return Idempotency("i:" + scope, blake2b(body, digest_size=HASH_BYTES).digest())
 
 

@@ -20,7 +20,6 @@ from engine.customers import Customers, Held, next_version, state_of, version_by
 from engine.deciding import MAX_JUDGEMENTS, MERGED
 from engine.errors import Busy, Invalid, NotFound
 from engine.ids import make_uid, public_id
-from engine.ledger import pruned
 from engine.plan import Plan
 from features.codec import decode_facts, decode_seen, encode_seen, encode_state
 from features.facts import Contact, Dated, Facts, Value

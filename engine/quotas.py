@@ -103,11 +103,11 @@ def holds(
     What is shown without a reservation holds its budget for as long as an accept may come.
     """
     until = expires_at or now + plan.policy.attribution.accept_ms
-    found = []
-    for quota in message_quotas(plan, channel, items, now):
-        if expires_at or quota.name.startswith("budget:"):
-            found.append(QuotaOp(quota, "hold", member, until))
-    return tuple(found)
+    return tuple(
+        QuotaOp(quota, "hold", member, until)
+        for quota in message_quotas(plan, channel, items, now)
+        if expires_at or quota.name.startswith("budget:")
+    )
 
 
 def confirmed(

@@ -29,7 +29,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class DecideRequest(Body, frozen=True, kw_only=True):
-    """What is the next best action for this customer, here and now?"""
+    """A question: what is the next best action for this customer, here and now."""
 
     placement: Id
     customer_id: Id | None = None
@@ -42,7 +42,7 @@ class DecideRequest(Body, frozen=True, kw_only=True):
 
 
 class CheckRequest(Body, frozen=True, kw_only=True):
-    """May these customers be contacted? With `reserve`, each yes is a reservation."""
+    """A question: may these customers be contacted; with `reserve`, each yes is a reservation."""
 
     channel: Id
     customer_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=10_000)]

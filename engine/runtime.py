@@ -14,7 +14,7 @@ from engine.journal import Journal
 from engine.people import People
 from engine.worker import Worker
 
-SECRET: Final = "tact:secret"
+INSTALLATION: Final = "tact:secret"
 """Key of the installation's secret: 32 random bytes made at the first start; it keys all tags."""
 
 
@@ -48,5 +48,5 @@ async def open_engine(address: str) -> Engine:
     """Connect to the store at a URL; makes the installation's secret where there is none."""
     connection = StoreConnection(StoreAddress.parse(address), prologue=PROLOGUE, within_s=2.0)
     await connection.open()
-    reply = await connection.pipeline([("SET", SECRET, os.urandom(32), "NX"), ("GET", SECRET)])
+    reply = await connection.pipeline([("SET", INSTALLATION, os.urandom(32), "NX"), ("GET", INSTALLATION)])
     return Engine(connection, as_bytes(reply[1]) or b"")

@@ -64,7 +64,7 @@ def main() -> None:
     asked = parser.parse_args()
     url = f"http://127.0.0.1:{asked.port}"
     command = [sys.executable, "-m", "api.main", "up", "--data", asked.data, "--port", str(asked.port)]
-    server = subprocess.Popen(command, env=os.environ)  # noqa: S603  # our own command
+    server = subprocess.Popen(command, env=os.environ)  # our own command
     stop = False
 
     def forward(number: int, _: object) -> None:

@@ -7,7 +7,7 @@ _TLS = {"redis": False, "valkey": False, "rediss": True, "valkeys": True}
 _EXAMPLE = "Write it like redis://:password@host:6379/0, rediss://host:6380 or unix:///run/valkey.sock?db=0."
 
 
-class BadStoreUrl(ValueError):  # noqa: N818  # named like the other operating errors of the store
+class BadStoreUrl(ValueError):  # named like the other operating errors of the store
     """The URL of the store is not one; the message says what is wrong with it and shows a good one."""
 
 

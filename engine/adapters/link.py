@@ -38,7 +38,7 @@ _NEVER = float("inf")
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
 
-class StoreUnavailable(Exception):  # noqa: N818  # the state it reports is its name
+class StoreUnavailable(Exception):  # the state it reports is its name
     """The store did not do what was asked; `maybe_applied` says that it may have, unseen.
 
     `retry_after_s` is when a caller may sensibly try again.
@@ -62,7 +62,7 @@ class StoreReplyError(Exception):
         self.code = code
 
 
-class _Refusal(Exception):  # noqa: N818  # made by the parser, turned into one of the above
+class _Refusal(Exception):  # made by the parser, turned into one of the above
     """An error reply as it came."""
 
 

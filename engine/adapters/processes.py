@@ -31,11 +31,11 @@ _LAST_CHANCE_S = 1.0  # kept back for each earlier stage, so that one slow stage
 _TURN_S = 0.05  # how often readiness is asked for; deaths and signals wake us at once
 
 
-class ProcessFailure(Exception):  # noqa: N818  # the sentence is what matters; "Error" would say nothing more
+class ProcessFailure(Exception):  # the sentence is what matters; "Error" would say nothing more
     """A child cannot be kept running; the message says which, why and the way out."""
 
 
-class StopRequested(Exception):  # noqa: N818  # not an error: the user pressed Ctrl-C during a slow start
+class StopRequested(Exception):  # not an error: the user pressed Ctrl-C during a slow start
     """SIGINT or SIGTERM is waiting while a part is still starting."""
 
 

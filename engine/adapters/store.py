@@ -7,7 +7,8 @@
 | `a:ALIAS` | string | the customer id that an alias belongs to |
 | `i:HASH` | string | the stored answer of an idempotency key |
 | `q:NAME:h`, `q:NAME:s` | sorted set, hash | a quota: live holds by the end of their life, spending by period |
-| `tact:policy`, `tact:policies`, `tact:policy:history` | string, hash, list | active version, files by version, activations |
+| `tact:policy` | string | the active version |
+| `tact:policies`, `tact:policy:history` | hash, list | files by version; activations, newest first |
 | `tact:events`, `tact:events:done`, `tact:quarantine` | stream, string, stream | journal, its checkpoint, quarantine |
 
 A load is one round trip; the time and the active policy come with it, once per flush, not once per request.
@@ -186,7 +187,7 @@ class Store:
         if code == "stale":
             return Committed(code, now, as_bytes(reply[2]), as_bytes(reply[3]) if len(reply) > 3 else None)
         if code == "answered":
-            return Committed(code, now, answer=cast(bytes, reply[2]))
+            return Committed(code, now, answer=cast("bytes", reply[2]))
         if code == "quota":
             return Committed(code, now, quota=as_int(reply[2]))
         return Committed(code, now)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from policies.cel.syntax import INT_MAX, INT_MIN
 
 
-class Unknown(Exception):  # noqa: N818  # it is a verdict, not an error
+class Unknown(Exception):  # it is a verdict, not an error
     """The condition cannot be known: a null was used, or an evaluation failed."""
 
     def __init__(self, name: str) -> None:

@@ -13,12 +13,12 @@ from policies.reading.values import Value
 FEATURE_KINDS: Final[tuple[FeatureKind, ...]] = get_args(FeatureKind)
 SHAPES: Final[dict[FeatureKind, tuple[str, ...]]] = {
     "count": ("within",),
-    "sum": ("of", "within", "half_life"),
-    "mean": ("of", "within", "half_life"),
-    "rate": ("per", "within", "half_life", "prior"),
+    "sum": ("of", "within"),
+    "mean": ("of", "within"),
+    "rate": ("per", "half_life", "prior"),
     "since": (),
     "last": ("of",),
-    "top": ("of", "within", "half_life", "keep"),
+    "top": ("of", "half_life", "keep"),
     "distinct": ("of", "within"),
 }
 """What each kind of feature takes besides its own key."""
@@ -64,8 +64,8 @@ def _feature(reading: Reading, name: str, value: Value) -> FeatureDef | None:
     events, name_of = (
         (own, "") if kind in OF_EVENTS else (fields.get("of"), own.name("an event property") or "")
     )
-    within, half_life = fields.get("within"), fields.get("half_life")
-    _one_window(value, kind, takes, within, half_life)
+    within = fields.get("within")
+    _window_given(value, kind, takes, given=within is not None or fields.get("half_life") is not None)
     within_ms = (within.duration() or 0) if within is not None else 0
     if within is not None and within_ms > reading.keep.events_ms:
         within.fail(
@@ -91,16 +91,10 @@ def _meant(entries: Any) -> str:
     return next((f", {hint}" for hint in hints if hint.startswith("did you")), "")
 
 
-def _one_window(
-    value: Value, kind: str, takes: tuple[str, ...], within: Value | None, half_life: Value | None
-) -> None:
-    if "within" not in takes:
-        return
-    if within is not None and half_life is not None:
-        half_life.fail("a feature has either within or half_life", "keep one of the two")
-    elif within is None and half_life is None and not _misspelt(value, takes):
-        either = "within or half_life" if "half_life" in takes else "within"
-        value.fail(f"{kind} needs {either}", "add within: 30d", value.entry_line)
+def _window_given(value: Value, kind: str, takes: tuple[str, ...], *, given: bool) -> None:
+    key = next((key for key in ("within", "half_life") if key in takes), None)
+    if key is not None and not given and not _misspelt(value, takes):
+        value.fail(f"{kind} needs {key}", f"add {key}: 30d", value.entry_line)
 
 
 def _misspelt(value: Value, takes: tuple[str, ...]) -> bool:

@@ -303,6 +303,46 @@ def test_forgotten_scripts_are_loaded_again_for_the_retry(
     runner.run(scenario())
 
 
+def test_a_script_registered_while_connecting_is_there_too(
+    own_server: ValkeyServer, runner: asyncio.Runner
+) -> None:
+    own_server.start()
+
+    async def scenario() -> None:
+        store = StoreConnection(to(own_server))
+        os.kill(pid_of(own_server), signal.SIGSTOP)
+        opening = asyncio.ensure_future(store.open())
+        for _ in range(100):  # turns enough for the greeting to be on its way
+            await asyncio.sleep(0)
+        sha = store.script("meanwhile", "return 1")
+        os.kill(pid_of(own_server), signal.SIGCONT)
+        await opening
+        assert await store.call("EVALSHA", sha, 0) == 1
+        await store.close()
+
+    runner.run(scenario())
+
+
+def test_a_demoted_store_is_left_for_whatever_the_address_leads_to_now(
+    own_server: ValkeyServer, runner: asyncio.Runner
+) -> None:
+    own_server.start()
+
+    async def scenario() -> None:
+        store = StoreConnection(to(own_server))
+        await store.open()
+        before = await store.call("CLIENT", "ID")
+        await store.call("REPLICAOF", "127.0.0.1", 1)
+        with pytest.raises(StoreUnavailable, match="READONLY"):
+            await store.call("SET", "a", 1)
+        await eventually_in_loop(lambda: not store.connected)
+        await eventually_in_loop(lambda: store.connected)
+        assert await store.call("CLIENT", "ID") != before
+        await store.close()
+
+    runner.run(scenario())
+
+
 def test_two_scripts_of_one_name_are_a_mistake(store: StoreConnection) -> None:
     store.script("one", "return 1")
     with pytest.raises(RuntimeError, match="'one'"):

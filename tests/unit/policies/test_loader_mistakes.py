@@ -104,7 +104,7 @@ MISTAKES = [
     # features.yaml, profile.yaml, models.yaml, questions.yaml
     ("features.yaml", "count: [page_view]", "count: [page_veiw]", "features.views_7d.count[0]", "page_veiw", '"page_view"'),
     ("features.yaml", "within: 365d", "within: 401d", "features.spend_365d.within", "keep.events", "shorten"),
-    ("features.yaml", "half_life: 14d, keep: 5", "half_life: 14d, within: 3d", "features.interests.half_life", "either", "one of the two"),
+    ("features.yaml", "half_life: 14d, keep: 5", "half_life: 14d, within: 3d", "features.interests.within", "within", ""),
     ("features.yaml", "hits: 1, trials: 5}", "hits: 6, trials: 5}", "features.email_open_rate.prior", "more hits", "trials"),
     ("features.yaml", "rate: [accept], per: [impression],", "rate: [accept],", "features.offer_accept_rate.per", "missing", "add per"),
     ("features.yaml", "sum: amount", "summ: amount", "features.spend_30d", "kind is missing", "count"),
