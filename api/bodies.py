@@ -20,6 +20,8 @@ LINE_MAX: Final = 64 * 1024
 NESTING_MAX: Final = 64
 
 T = TypeVar("T")
+_ANY_PACKING: Final = 47
+"""zlib's window bits for gzip and zlib alike, told apart by their first bytes."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -114,7 +116,7 @@ def convert(value: Any, type_: type[T], *, at: str = "") -> T:
         return msgspec.convert(value, type_, strict=True)
     except msgspec.ValidationError as error:
         detail, _, path = str(error).partition(" - at `")
-        pointer = at + _pointer(path.removesuffix("`"))
+        pointer = at + _pointer(path.removesuffix("`")) + _named(detail)
         raise Problem(422, "invalid-request", _fix(detail), errors=[(pointer, _fix(detail))]) from None
 
 
@@ -122,6 +124,12 @@ def _pointer(path: str) -> str:
     """Turn `$.customer_ids[3]` into `/customer_ids/3`; the keys of free dicts are not named by the decoder."""
     parts = re.findall(r"\.([A-Za-z0-9_]+)|\[(\d+|\.\.\.)\]", path.replace("key in ", ""))
     return "".join(f"/{name or number}" for name, number in parts if number != "...")
+
+
+def _named(detail: str) -> str:
+    """Return the step to a field that is unknown or missing: the decoder's path ends at the object around it."""
+    field = re.fullmatch(r"Object (?:contains unknown|missing required) field `(.+)`", detail)
+    return "" if field is None else "/" + field[1].replace("~", "~0").replace("/", "~1")
 
 
 def _fix(detail: str) -> str:
@@ -145,23 +153,34 @@ class Inflater:
             raise Problem(
                 415, "unsupported-media-type", f"Content-Encoding '{encoding}' is not understood: send gzip"
             )
-        self._packed = zlib.decompressobj(wbits=47) if encoding not in ("", "identity") else None
+        self._packed = zlib.decompressobj(wbits=_ANY_PACKING) if encoding not in ("", "identity") else None
         self._left = limit
         self._limit = limit
 
     def feed(self, piece: bytes) -> bytes:
         """Return the plain bytes of the next piece; raises Problem 413 beyond the limit."""
         if self._packed is not None:
-            try:
-                piece = self._packed.decompress(piece, self._left + 1)
-            except zlib.error:
-                raise Problem(
-                    400, "malformed-body", "the body cannot be inflated: check its Content-Encoding"
-                ) from None
+            piece = self._inflated(self._packed, piece)
         self._left -= len(piece)
         if self._left < 0:
             raise too_large(self._limit)
         return piece
+
+    def _inflated(self, packed: "zlib._Decompress", piece: bytes) -> bytes:
+        """Inflate up to one byte over the limit; packed parts may follow each other, as `cat a.gz b.gz` makes them."""
+        parts, room = [], self._left + 1
+        try:
+            while piece and room > 0:
+                if packed.eof:
+                    packed = self._packed = zlib.decompressobj(wbits=_ANY_PACKING)
+                parts.append(packed.decompress(piece, room))
+                room -= len(parts[-1])
+                piece = packed.unused_data
+        except zlib.error:
+            raise Problem(
+                400, "malformed-body", "the body cannot be inflated: check its Content-Encoding"
+            ) from None
+        return b"".join(parts)
 
     def end(self) -> None:
         """Check that a packed body came to its end."""

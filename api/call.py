@@ -158,6 +158,8 @@ class Call:
     async def no_body(self) -> None:
         """Take a body that says nothing: empty, or an empty object."""
         raw = await self.body(1024 * 1024)
+        if raw.strip():
+            self.media(JSON)
         if raw.strip() and parse_json(raw) != {}:
             raise _invalid("this route takes no body: leave it empty", "")
 

@@ -20,7 +20,9 @@ class Reader:
         self.engine = engine
         self.accepted = 0
         self.rejected: list[dict[str, Any]] = []
+        self._pointers: list[str] = []
         self._number = 0
+        self._alone = False
         self._waiting: list[Event] = []
         self._now = 0
         self._declared: dict[str, str] = {}
@@ -28,6 +30,7 @@ class Reader:
     async def value(self, value: Any) -> None:
         """Take one event or an array of them."""
         if not isinstance(value, list):
+            self._alone = True
             await self._take(value)
             return
         if not 1 <= len(value) <= ARRAY_MAX:
@@ -56,14 +59,16 @@ class Reader:
         try:
             event = parse_event(value, now=self._now, made_id=made_id, declared=self._declared)
         except EventError as error:
-            self._reject(f"{error.pointer}: {error.detail}" if error.pointer else error.detail)
+            said = f"{error.pointer}: {error.detail}" if error.pointer else error.detail
+            self._reject(said, error.pointer)
             return
         self._number += 1
         self._waiting.append(event)
         if len(self._waiting) >= PACKED_MAX:
             await self.flush()
 
-    def _reject(self, detail: str) -> None:
+    def _reject(self, detail: str, pointer: str = "") -> None:
+        self._pointers.append(pointer if self._alone else f"/{self._number}{pointer}")
         self.rejected.append({"index": self._number, "detail": detail})
         self._number += 1
 
@@ -82,7 +87,8 @@ class Reader:
             return answer({"accepted": self.accepted, "rejected": self.rejected}, 202)
         if not self.rejected:
             raise invalid("there is no event in the body: send at least one")
-        errors = [(f"/{entry['index']}", entry["detail"]) for entry in self.rejected[:100]]
+        refused = zip(self._pointers, self.rejected[:100], strict=False)
+        errors = [(pointer, entry["detail"]) for pointer, entry in refused]
         raise Problem(
             422,
             "invalid-event",

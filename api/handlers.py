@@ -78,7 +78,8 @@ class Handlers:
         ttl_ms = None if request.reservation_ttl_s is None else _ttl_ms(request.reservation_ttl_s)
         item = item_of(plan, request.category, request.offer)
         checked_item(plan, request.channel, item)
-        used = self._idempotency(call, "contacts/check", raw) if request.reserve else None
+        used = self._idempotency(call, "contacts/check", raw)
+        used = used if request.reserve else None
         if used is not None:
             stored = await self.engine.store.claim(used.key, used.body_hash, used.ttl_ms)
             if stored is not None and (body := unpack(stored, used)):
@@ -449,7 +450,10 @@ def _whole(text: str, name: str, low: int, high: int) -> int:
 
 
 def _number(text: str, name: str) -> float:
-    value = parse_json(text.encode()) if text and len(text) <= 32 else None
+    try:
+        value = parse_json(text.encode()) if len(text) <= 32 else None
+    except Problem:
+        value = None
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise invalid(f"{name} is a number", f"/{name}")
     return float(value)

@@ -16,7 +16,6 @@ What holds, and why:
 """
 
 import asyncio
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -30,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from api.cork import Corked
+from api.problems import Problem
 
 _LINGER_S = 1.0
 _STREAM = b"application/x-ndjson"
@@ -273,9 +273,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._disarm()
         self._unset_keepalive_if_required()
         slug = status.phrase.lower().replace(" ", "-")
-        body = json.dumps(
-            {"type": f"/problems/{slug}", "title": status.phrase, "status": status.value, "detail": detail}
-        ).encode()
+        body = Problem(status.value, slug, detail).body()
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
             b"connection: close\r\n\r\n%b" % (status.value, status.phrase.encode(), len(body), body)

@@ -7,7 +7,7 @@ suppressions and quiet hours again; after expiry it judges everything, as a new 
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from engine.activation import Plans
@@ -22,15 +22,15 @@ from engine.ledger import confirm, external_uid, find, pruned, record, release, 
 from engine.overrun import broken_rules
 from engine.plan import Plan, condition_values
 from engine.quotas import (
+    Quota,
     QuotaOp,
-    budget_quota,
     capacity_quota,
     confirmed,
     holds,
     message_quotas,
     next_day,
     released,
-    used_up,
+    room_left,
 )
 from engine.requests import ContactRequest
 from features.event import parse_time
@@ -112,26 +112,28 @@ class Contacts:
             asked = {q.name: q for row in rows for q in message_quotas(plan, row.channel, [row.item], clock)}
             quotas = tuple(asked.values())
             held = await self.customers.load(customer_id, quotas=quotas, quota_time=str(clock))
-            spent = used_up(quotas, held.quotas)
+            room = room_left(quotas, held.quotas)
             for _ in range(MAX_JUDGEMENTS):
                 plan = await self.plans.get(held.policy_version)
-                answers, commit, changes = self._judge_rows(plan, held, rows, spent, take, seed)
+                answers, commit, changes = self._judge_rows(plan, held, rows, room, take, seed)
                 if commit is None:
                     return answers
                 done = await self.store.commit(commit)
                 if done.code == "done":
                     return answers
                 if done.code == "quota":
-                    spent = spent | {changes[done.quota].quota.name}
+                    name = changes[done.quota].quota.name
+                    room[name] = sum(change.quota.name == name for change in changes[: done.quota])
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
 
     def _judge_rows(
-        self, plan: Plan, held: Held, rows: Sequence[Row], spent: frozenset[str], take: bool, seed: bytes
+        self, plan: Plan, held: Held, rows: Sequence[Row], room: Mapping[str, int], take: bool, seed: bytes
     ) -> tuple[dict[int, Json], Commit | None, tuple[QuotaOp, ...]]:
         values = self._values(plan, held)
         facts, answers, until = held.facts, {}, FAR
         changes: list[QuotaOp] = []
+        left = dict(room)
         for row in rows:
             channel = checked_item(plan, row.channel, row.item)
             uid = derived_uid(seed, row.number) if seed else make_uid(held.now, os.urandom)
@@ -140,6 +142,7 @@ class Contacts:
                 answers[row.number] = _allowed(held, row, before if take else None)
                 continue
             standing = Standing(plan.rules, facts, values, held.now)
+            spent = [name for name, places in left.items() if places <= 0]
             refusals, extra = _quota_refusals(plan, row, spent, held.now)
             refusals = [*standing.refusals(channel, row.item), *refusals]
             if refusals:
@@ -156,7 +159,9 @@ class Contacts:
                 continue
             ttl = row.ttl_ms if row.ttl_ms is not None else channel.reservation_ttl_ms
             facts = reserve(facts, uid, channel.name, (row.item,), held.now, ttl)
-            changes += holds(plan, channel.name, (row.item,), held.now, held.tag + uid, held.now + ttl)
+            held_now = holds(plan, channel.name, (row.item,), held.now, held.tag + uid, held.now + ttl)
+            changes += held_now
+            left |= {op.quota.name: left.get(op.quota.name, FAR) - 1 for op in held_now}
             until = min(until, standing.yes_until(channel, (row.item,)))
             made = find(facts, uid)
             answers[row.number] = _allowed(held, row, made if take else None)
@@ -185,15 +190,16 @@ class Contacts:
                     raise Conflict(
                         "the reservation was released: reserve again before sending", state="released"
                     )
-                done = await self.store.commit(await self._judge_confirm(plan, held, contact))
+                commit = self._judge_confirm(plan, held, contact)
+                done = await self.store.commit(commit)
                 if done.code == "done":
                     return Confirmed(answer, plan.policy.version)
                 if done.code == "quota":
-                    raise _late_refusal([Refusal("capacity", "capacity", next_day(plan, held.now))], None)
+                    raise _late_refusal(*_no_room(plan, commit.quotas[done.quota].quota, held.now))
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
 
-    async def _judge_confirm(self, plan: Plan, held: Held, contact: Contact) -> Commit:
+    def _judge_confirm(self, plan: Plan, held: Held, contact: Contact) -> Commit:
         late = not contact.live(held.now)
         channel = plan.policy.channels.get(contact.channel)
         if channel is None:
@@ -370,21 +376,23 @@ def _allowed(held: Held, row: Row, made: Contact | None) -> Json:
 
 
 def _quota_refusals(
-    plan: Plan, row: Row, spent: frozenset[str], now: int
+    plan: Plan, row: Row, spent: Collection[str], now: int
 ) -> tuple[list[Refusal], list[NextFree]]:
     refusals: list[Refusal] = []
     extra: list[NextFree] = []
-    budget = budget_quota(plan, row.item.offer, now) if row.item.offer is not None else None
-    capacity = capacity_quota(plan, row.channel, now)
-    following = next_day(plan, now)
-    if budget is not None and budget.name in spent:
-        daily = budget.period != "total"
-        refusals.append(Refusal("budget", "budget", following if daily else None))
-        extra.append(lambda at: max(at, following) if daily else None)
-    if capacity is not None and capacity.name in spent:
-        refusals.append(Refusal("capacity", "capacity", following))
-        extra.append(lambda at: max(at, following))
+    for quota in message_quotas(plan, row.channel, (row.item,), now):
+        if quota.name in spent:
+            stops, free = _no_room(plan, quota, now)
+            refusals += stops
+            extra.append(lambda at, free=free: None if free is None else max(at, free))  # type: ignore[misc]
     return refusals, extra
+
+
+def _no_room(plan: Plan, quota: Quota, now: int) -> tuple[list[Refusal], int | None]:
+    """Return the refusal of a quota that is used up, and the moment (ms) at which it has room again, if any."""
+    free = None if quota.period == "total" else next_day(plan, now)
+    rule = quota.name.partition(":")[0]
+    return [Refusal(rule, rule, free)], free
 
 
 def _late_refusal(stops: Sequence[Refusal], eligible_at: int | None) -> Conflict:

@@ -44,7 +44,8 @@ def decide(
     dropped[Stage.NOT_ELIGIBLE] = placement.everyone & ~alive & ~dropped[Stage.NO_CANDIDATES]
     standing = Standing(plan.rules, facts, values, now)
     blocks = _blocks(plan, placement, standing, alive, spent, full=full)
-    for block in sorted(blocks, key=lambda block: STAGE_OF[block.reason]):
+    # An erased person is refused before consent and quiet hours are asked.
+    for block in sorted(blocks, key=lambda block: (block.rule != "erased", STAGE_OF[block.reason])):
         stage = STAGE_OF[block.reason]
         dropped[stage] = dropped.get(stage, 0) | block.mask & alive
         alive &= ~block.mask

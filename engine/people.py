@@ -23,10 +23,10 @@ from engine.ids import make_uid, public_id
 from engine.plan import Plan
 from features.codec import decode_facts, decode_seen, encode_seen, encode_state
 from features.facts import Contact, Dated, Facts, Value
+from features.fields import INT_MAX, INT_MIN, is_zone
 from features.fold import merge_customers, with_consent
 from features.identity import in_share
 from features.state import Customer, Seen
-from policies.calendar import zone
 
 
 class People:
@@ -51,6 +51,7 @@ class People:
 
     def _view(self, plan: Plan, held: Held) -> Json:
         facts, now = held.facts, held.now
+        derived = {self.customers.derived_id(*pair) for pair in facts.aliases if pair[0] != MERGED}
         state = state_of(self.plans.catalogues, plan.catalogue, held.state)
         features = plan.catalogue.read(state, None, now)
         profile = {name.removeprefix("profile."): value for name, value in plan.defaults.items()}
@@ -60,7 +61,11 @@ class People:
         groups = plan.policy.groups
         return {
             "customer_id": facts.customer_id,
-            "aliases": [{"kind": kind, "value": value} for kind, value in facts.aliases],
+            "aliases": [
+                {"kind": kind, "value": value}
+                for kind, value in facts.aliases
+                if kind != MERGED or value not in derived
+            ],
             "timezone": facts.timezone(),
             "profile": profile,
             "consent": {purpose: dated.value for purpose, dated in facts.consent.items()},
@@ -183,18 +188,26 @@ class People:
             into = await self.customers.load(customer_id)
             source = await self.customers.load(other)
             plan = await self.plans.get(into.policy_version)
-            if await self._merge(plan, into, source, (kind, value)):
+            if await self._merge(plan, into, source, (kind, value), new=owner is None):
                 await self.store.set_alias(alias, into.facts.customer_id)
                 held = await self.customers.load(customer_id)
                 return self._view(plan, held)
         raise Busy("too many requests change these customers at once: try again")
 
-    async def _merge(self, plan: Plan, into: Held, source: Held, alias: tuple[str, str]) -> bool:
-        """Write the union, then the pointer; False when either side changed meanwhile."""
+    async def _merge(
+        self, plan: Plan, into: Held, source: Held, alias: tuple[str, str], *, new: bool
+    ) -> bool:
+        """Write the union, then the pointer; False when either side changed meanwhile.
+
+        A `new` alias leaves a pointer even where nothing is known of it yet: events accepted under its derived
+        id may still be in the journal, and decisions made for it belong to the customer.
+        """
+        if source.tag == into.tag and alias in into.facts.aliases:
+            return True
         target = await self._whole(plan, into)
         aliases = {*target.facts.aliases, alias}
         known = source.facts.version > 0 or source.state is not None
-        apart = source.tag != into.tag and known
+        apart = source.tag != into.tag and (known or new)
         union = target
         if apart:
             other = await self._whole(plan, source)
@@ -355,13 +368,9 @@ def checked_field(plan: Plan, name: str, value: object) -> Value:
     if name == "timezone":
         if value is None:
             return None
-        try:
-            zone(value if isinstance(value, str) else "")
-        except (KeyError, ValueError, OSError):
-            raise Invalid(
-                f"'{value}' is no IANA time zone: write one such as Europe/London", pointer=pointer
-            ) from None
-        return str(value)
+        if not (isinstance(value, str) and is_zone(value)):
+            raise Invalid("timezone takes an IANA time zone such as Europe/London, or null", pointer=pointer)
+        return value
     field = plan.policy.profile.get(name)
     if field is None:
         declared: Sequence[str] = sorted([*plan.policy.profile, "timezone"])
@@ -377,6 +386,8 @@ def checked_field(plan: Plan, name: str, value: object) -> Value:
     if field.type == "bool" and isinstance(value, bool):
         return value
     if field.type == "number" and isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int) and not INT_MIN <= value <= INT_MAX:
+            raise Invalid(f"profile field '{name}' takes whole numbers of 64 bits", pointer=pointer)
         return value
     wanted = "a list of strings" if field.type == "list" else f"a {field.type}"
     raise Invalid(f"profile field '{name}' takes {wanted} or null", pointer=pointer)

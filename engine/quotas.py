@@ -95,6 +95,12 @@ def used_up(quotas: Sequence[Quota], counts: Sequence[int]) -> frozenset[str]:
     return frozenset(q.name for q, live, spent in pairs if live * q.amount + spent + q.amount > q.limit)
 
 
+def room_left(quotas: Sequence[Quota], counts: Sequence[int]) -> dict[str, int]:
+    """Return how many more each quota can take, by name; `counts` as in `used_up`. A free one has no entry."""
+    pairs = zip(quotas, counts[::2], counts[1::2], strict=True)
+    return {q.name: (q.limit - spent) // q.amount - live for q, live, spent in pairs if q.amount}
+
+
 def holds(
     plan: Plan, channel: str, items: Sequence[Item], now: int, member: str, expires_at: int
 ) -> tuple[QuotaOp, ...]:

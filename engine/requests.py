@@ -20,7 +20,8 @@ Id = Annotated[
 """1-128 characters, no control characters, not blank."""
 Identities = Annotated[dict[Id, Id], Meta(min_length=1, max_length=16)]
 Ttl = Annotated[int, Meta(ge=1, le=604_800)] | Annotated[float, Meta(ge=1, le=604_800)]
-Scalar = str | int | float | bool | None
+Scalar = str | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | bool | None
+"""A value of the context; whole numbers fit 64 bits, as the record of the decision stores them."""
 CONTEXT_KEYS = 64
 
 

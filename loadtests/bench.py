@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,8 @@ def bench_decide(seconds: float, rounds: int) -> dict[str, Any]:
         drive(port, lambda _: empty, 16, seconds=1)
         for connections in (16, 64):
             sides: dict[str, Callable[[], Round]] = {
-                "tact": lambda c=connections: drive(tact.port, make, c, seconds=seconds),
-                "fastapi": lambda c=connections: drive(port, lambda _: empty, c, seconds=seconds),
+                "tact": partial(drive, tact.port, make, connections, seconds=seconds),
+                "fastapi": partial(drive, port, lambda _: empty, connections, seconds=seconds),
             }
             found = interleave(sides, rounds, f"decide, {connections} connections")
             said[str(connections)] = found | {
@@ -125,7 +126,7 @@ def bench_offers(seconds: float, rounds: int) -> dict[str, Any]:
         sides: dict[str, Callable[[], Round]] = {}
         for name, tact in tacts.items():
             drive(tact.port, decide_requests(2), 16, seconds=1.5)
-            sides[name] = lambda port=tact.port: drive(port, decide_requests(3), 16, seconds=seconds)
+            sides[name] = partial(drive, tact.port, decide_requests(3), 16, seconds=seconds)
         found = interleave(sides, rounds, "decide among 10, 100, 1,000 offers")
     ratio = found["10"]["per_second"] / found["1000"]["per_second"]
     return {**found, "cost_1000_over_10": ratio}
@@ -160,12 +161,14 @@ def table(found: dict[str, Any]) -> str:
         ]
     if "stream" in found:
         part = found["stream"]
+        noop = f"{part['noop_per_second']:.0f} events/s (ratio {part['worker_ratio']:.3f})"
+        visible = f"p50 {part['visible_p50_ms']:.1f}, p99 **{part['visible_p99_ms']:.1f}**"
         lines += [
             "| events | |",
             "|---|---|",
-            f"| visible to decisions at {part['rate']}/s, ms | p50 {part['visible_p50_ms']:.1f}, p99 **{part['visible_p99_ms']:.1f}** |",
+            f"| visible to decisions at {part['rate']}/s, ms | {visible} |",
             f"| worker, folding and saving | {part['worker_per_second']:.0f} events/s |",
-            f"| a no-op consumer of the same stream | {part['noop_per_second']:.0f} events/s (ratio {part['worker_ratio']:.3f}) |",
+            f"| a no-op consumer of the same stream | {noop} |",
             "",
         ]
     if "memory" in found:

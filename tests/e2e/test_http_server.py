@@ -157,7 +157,10 @@ def served() -> Iterator[Served]:
 
 def test_headers_that_do_not_come_to_an_end_are_answered_408(serve: Serve) -> None:
     served = serve(header_s=0.2)
-    assert problem(served.ask(b"GET / HTTP/1.1\r\nHost: t\r\nX-Slow: ")) == (408, "/problems/request-timeout")
+    assert problem(served.ask(b"GET / HTTP/1.1\r\nHost: t\r\nX-Slow: ")) == (
+        408,
+        "urn:tact:problem:request-timeout",
+    )
 
 
 def test_a_drip_of_header_bytes_wins_no_time(serve: Serve) -> None:
@@ -173,7 +176,7 @@ def test_a_drip_of_header_bytes_wins_no_time(serve: Serve) -> None:
             except TimeoutError:
                 continue
             break
-    assert problem(answer) == (408, "/problems/request-timeout")
+    assert problem(answer) == (408, "urn:tact:problem:request-timeout")
 
 
 @pytest.mark.parametrize("opening", [b"", b"\r\n\r\n"])
@@ -193,7 +196,7 @@ def test_blank_lines_do_not_keep_an_idle_connection_for_ever(serve: Serve) -> No
 
 def test_a_body_that_does_not_come_is_answered_408_even_if_it_drips(serve: Serve) -> None:
     served = serve(body_s=0.3)
-    assert problem(served.ask(_POST % (10, b"abc"))) == (408, "/problems/request-timeout")
+    assert problem(served.ask(_POST % (10, b"abc"))) == (408, "urn:tact:problem:request-timeout")
     with served.connect() as client:
         client.settimeout(0.02)
         answer = b""
@@ -205,7 +208,7 @@ def test_a_body_that_does_not_come_is_answered_408_even_if_it_drips(serve: Serve
             except TimeoutError:
                 continue
             break
-    assert problem(answer) == (408, "/problems/request-timeout")
+    assert problem(answer) == (408, "urn:tact:problem:request-timeout")
 
 
 def test_a_body_in_pieces_within_the_time_is_served_and_the_next_request_too(serve: Serve) -> None:
@@ -314,6 +317,7 @@ def test_a_wish_for_another_protocol_is_ignored_and_the_body_kept(served: Served
         client.sendall(request[cut:] + _POST % (3, b"def"))
         answers = until(client, b"POST def")
     assert answers.count(b"POST abc") == 1
+    assert answers.count(b"HTTP/1.1 200") == 2
 
 
 def test_a_signal_finishes_what_is_under_way_and_ends_well(serve: Serve, tmp_path: Path) -> None:
