@@ -5,6 +5,7 @@ listening socket. Ctrl-C drains and stops everything it started; a part that die
 """
 
 import asyncio
+import gc
 import ipaddress
 import json
 import logging
@@ -81,9 +82,21 @@ def run_api() -> None:
         _, version = await engine.store.clock()
         if version:
             await engine.plans.get(version)
+        calm_collector()
         return engine
 
     serve(cast("Any", App(opened)), [listener])
+
+
+def calm_collector() -> None:
+    """Leave what start-up made out of the garbage collector's walks, and let it walk less often.
+
+    Requests free their memory by reference counts; full walks over the compiled policies cost a tenth of the
+    time and showed as the slowest answers.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def run_worker() -> None:

@@ -48,8 +48,8 @@ def make_record(
             for block in decision.blocks
         ),
         nulls=decision.nulls,
-        places=b"" if over is None else array("H", over.places).tobytes(),
-        chance=b"" if over is None else array("f", over.chance).tobytes(),
+        places=b"" if over is None else over.packed[0],
+        chance=b"" if over is None else over.packed[1],
         reserved=expires_at > 0,
         expires_at=expires_at,
         group="control" if ask.control else "random" if ask.at_random else "",

@@ -23,7 +23,10 @@ from engine.scoring import Array
 from policies.model import Exploration
 
 GRID: Final = 48
-"""Points of the quadrature: the choice probabilities then lie within 1 % of the exact integral."""
+"""Even points of the quadrature."""
+_STEEP: Final = np.array([-3.5, -2.5, -1.75, -1.25, -0.75, -0.25, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5])
+"""Further points, in deviations, for each offer that the even ones are too far apart for: with them the choice
+probabilities lie within 0.01 of the exact integral."""
 _REACH: Final = 4.0
 """Deviations on each side that the grid covers."""
 
@@ -45,6 +48,8 @@ class Distribution(NamedTuple):
     """Places in the placement, ascending."""
     chance: tuple[float, ...]
     cumulative: tuple[float, ...]
+    packed: tuple[bytes, bytes]
+    """Places as uint16 and chances as float32, as records keep them."""
 
 
 def uniform(uid: str, purpose: str) -> float:
@@ -72,7 +77,12 @@ def probabilities(mean: Array, deviation: Array, floor: float) -> Array:
     low = float((mean - _REACH * spread).max())
     high = float((mean + _REACH * spread).max())
     # No offer is more than _REACH deviations above `low`, so no chance on the grid is zero: products divide.
-    below = ndtr((np.linspace(low, high, GRID)[:, None] - mean) / spread)
+    grid = np.linspace(low, high, GRID)
+    steep = (spread < 1.5 * (high - low) / GRID) & (mean + _REACH * spread > low)
+    if steep.any():
+        further = (mean[steep, None] + spread[steep, None] * _STEEP).ravel()
+        grid = np.sort(np.concatenate([grid, further[further > low]]))
+    below = ndtr((grid[:, None] - mean) / spread)
     # The chance that the offer lies in a cell of the grid, times that all others lie below the cell's middle;
     # the first cell is everything below the grid.
     cell = below.copy()
@@ -101,7 +111,10 @@ def uniform_distribution(places: Sequence[int]) -> Distribution:
 
 
 def _made(places: NDArray[np.intp], chance: Array) -> Distribution:
-    return Distribution(tuple(places.tolist()), tuple(chance.tolist()), tuple(np.cumsum(chance).tolist()))
+    packed = places.astype("<u2").tobytes(), chance.astype("<f4").tobytes()
+    return Distribution(
+        tuple(places.tolist()), tuple(chance.tolist()), tuple(np.cumsum(chance).tolist()), packed
+    )
 
 
 def draw(over: Distribution, uid: str, slots: int) -> list[Pick]:

@@ -5,8 +5,7 @@ twice; between processes the commit script's version check does the same work.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -146,29 +145,29 @@ class Customers:
                 return fresh
         return await self.load(held.facts.customer_id)
 
-    @asynccontextmanager
-    async def lane(self, tag_: str) -> AsyncIterator[None]:
-        """Wait until this process has nothing else under way on the customer."""
+    def lane(self, tag_: str) -> "_Lane":
+        """Return the customer's lane: entering waits until this process has nothing else under way on it."""
+        return _Lane(self, tag_)
+
+    async def enter(self, tag_: str) -> None:
+        """Take the lane, or wait for a turn."""
         waiting = self._lanes.get(tag_)
         if waiting is None:
             self._lanes[tag_] = []
-        else:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._next(tag_)
-                else:
-                    waiting.remove(turn)
-                raise
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
         try:
-            yield
-        finally:
-            self._next(tag_)
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(tag_)
+            else:
+                waiting.remove(turn)
+            raise
 
-    def _next(self, tag_: str) -> None:
+    def leave(self, tag_: str) -> None:
+        """Hand the lane to the next in the queue."""
         waiting = self._lanes[tag_]
         while waiting:
             turn = waiting.pop(0)
@@ -176,6 +175,22 @@ class Customers:
                 turn.set_result(None)
                 return
         del self._lanes[tag_]
+
+
+class _Lane:
+    """Holds a lane for the length of a block."""
+
+    __slots__ = ("_customers", "_tag")
+
+    def __init__(self, customers: Customers, tag_: str) -> None:
+        self._customers = customers
+        self._tag = tag_
+
+    async def __aenter__(self) -> None:
+        await self._customers.enter(self._tag)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._customers.leave(self._tag)
 
 
 def held_from(tag_: str, customer_id: str, loaded: Loaded) -> Held:

@@ -78,12 +78,18 @@ class Deciding:
         if customer_id is None:
             assert request.identities is not None  # noqa: S101  # the route has checked that one of them is there
             customer_id = await self.customers.resolve(request.identities)
-        async with self.customers.lane(self.customers.tag(customer_id)):
+        tag = self.customers.tag(customer_id)
+        async with self.customers.lane(tag):
             key = idempotency.key if idempotency is not None else ""
             quotas = self._quotas(request)
             clock = str(time.time_ns() // 1_000_000) if quotas else "0"
-            held = await self.customers.load(
-                customer_id, idempotency_key=key, quotas=quotas, quota_time=clock, within_s=_left(started)
+            held = await self.customers.load_tag(
+                tag,
+                customer_id,
+                idempotency_key=key,
+                quotas=quotas,
+                quota_time=clock,
+                within_s=_left(started),
             )
             if held.answered is not None:
                 assert idempotency is not None  # noqa: S101  # only asked for with a key

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from engine.rules import Each, Rules
+from engine.rules import Counter, Each, Rules
 from features.facts import Contact, Facts, Item, Mark
 from policies.calendar import quiet_end_everywhere, quiet_start, window
 from policies.conditions import Unknown
@@ -56,6 +56,7 @@ class Standing:
         self.now = now
         zone = facts.timezone()
         self.zones: tuple[str, ...] = (zone,) if zone is not None else rules.policy.timezones
+        self.excluding = excluding
         self._times = counted_times(rules, facts.contacts, now, excluding)
         self._blocks: dict[tuple[int, str | None], tuple[tuple[int, int], ...]] = {}
 
@@ -68,9 +69,9 @@ class Standing:
             return at
         return cap_next_free(self.rules.caps[index], times, at, self.zones, self.rules.policy.week_starts)
 
-    def counted(self, index: int, each: Each) -> list[int]:
-        """Return the ascending times (ms) that cap `index` counts under this value."""
-        return self._times.get((index, each), [])
+    def counted_around(self, at: int) -> dict[Counter, list[int]]:
+        """Return the ascending times (ms) of every count that a window holding the moment `at` may see."""
+        return counted_times(self.rules, self.facts.contacts, self.now, self.excluding, back_from=at)
 
     def caps_used(self, index: int) -> list[Each]:
         """Return the values of `each` under which cap `index` has counted anything."""
@@ -225,11 +226,14 @@ def first_free(asks: Sequence[NextFree], now: int) -> int | None:
 
 
 def counted_times(
-    rules: Rules, contacts: Sequence[Contact], now: int, excluding: str = ""
-) -> dict[tuple[int, Each], list[int]]:
-    """Return the ascending times (ms) that each count holds; a live reservation's time is now."""
-    times: dict[tuple[int, Each], list[int]] = {}
-    horizon = now - rules.looks_back_ms
+    rules: Rules, contacts: Sequence[Contact], now: int, excluding: str = "", *, back_from: int | None = None
+) -> dict[Counter, list[int]]:
+    """Return the ascending times (ms) that each count holds; a live reservation's time is now.
+
+    Contacts that no window reaching back from `back_from` (ms; now, unless it is earlier) may see are left out.
+    """
+    times: dict[Counter, list[int]] = {}
+    horizon = (now if back_from is None else min(now, back_from)) - rules.looks_back_ms
     live = []
     for contact in contacts:
         if contact.at <= horizon or contact.uid == excluding:

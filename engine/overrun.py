@@ -19,9 +19,12 @@ def broken_rules(standing: Standing, channel: Channel, item: Item, at: int) -> t
     if not rules.obeys(item):
         return ()
     broken = []
+    counted = standing.counted_around(at)
     for index, cap in enumerate(rules.caps):
         looks, each = rules.cap_each(index, channel.name, item)
-        if looks and breaks(cap, standing.counted(index, each), at, standing.zones, rules.policy.week_starts):
+        if looks and breaks(
+            cap, counted.get((index, each), ()), at, standing.zones, rules.policy.week_starts
+        ):
             broken.append(cap.name)
     for index, suppression in enumerate(rules.suppressions):
         if suppression.while_ is not None and at != standing.now:

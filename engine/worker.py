@@ -19,6 +19,7 @@ from engine.activation import NoPolicy, Plans
 from engine.adapters.connection import Command, Reply, StoreUnavailable
 from engine.adapters.store import Loaded, Save, as_bytes, as_list, decisions_key, store_time
 from engine.customers import Customers, Held, held_from, next_version, state_of, version_bytes
+from engine.deciding import MERGED
 from engine.decision import DECODER
 from engine.errors import TactError
 from engine.governor import Standing
@@ -320,7 +321,7 @@ class Worker:
                 quota = budget_quota(plan, offer, held.now)
                 if quota is not None:
                     settled.append(QuotaOp(quota, "settle", tag + uid))
-        contact = find(facts, uid) if event.type == "impression" and tag == held.tag else None
+        contact = find(facts, uid) if event.type == "impression" and self._is_of(held, facts, tag) else None
         if contact is not None and contact.state == "reserved" and plan.rules.is_inbound(contact.channel):
             # It was seen, so it happened, whatever became of the reservation meanwhile.
             rules: tuple[str, ...] = ()
@@ -341,6 +342,12 @@ class Worker:
             if capacity is not None:
                 settled.append(QuotaOp(capacity, "settle", public_id(tag, uid)))
         return outcomes, settled, facts
+
+    def _is_of(self, held: Held, facts: Facts, tag: str) -> bool:
+        """Say whether a decision's tag is the customer's own or that of an id that was merged into it."""
+        return tag == held.tag or any(
+            tag == self.customers.tag(value) for kind, value in facts.aliases if kind == MERGED
+        )
 
     async def _quarantine(self, events: bytes, reason: str) -> None:
         await self.store.connection.call("XADD", QUARANTINE, "*", "b", events, "r", reason)

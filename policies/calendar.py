@@ -88,8 +88,20 @@ def local_date(zone_name: str, at: int) -> date:
     return following if at >= day_start(zone_name, following) else day
 
 
+_latest: dict[tuple[str, Calendar, int], tuple[int, int]] = {}
+"""The window asked for last, by zone and calendar: nearly all questions are about now. A cache, not a state."""
+
+
 def window(zone_name: str, calendar: Calendar, week_starts: int, at: int) -> tuple[int, int]:
     """Return [start, end) in ms of the calendar window of `zone_name` that holds the instant `at`."""
+    key = (zone_name, calendar, week_starts)
+    known = _latest.get(key)
+    if known is None or not known[0] <= at < known[1]:
+        known = _latest[key] = _window(zone_name, calendar, week_starts, at)
+    return known
+
+
+def _window(zone_name: str, calendar: Calendar, week_starts: int, at: int) -> tuple[int, int]:
     day = local_date(zone_name, at)
     if calendar == "day":
         return day_start(zone_name, day), day_start(zone_name, day + timedelta(days=1))

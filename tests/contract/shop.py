@@ -20,6 +20,11 @@ def quiet_end(now: datetime) -> datetime:
     return (now + timedelta(hours=QUIET_H)).replace(minute=0, second=0, microsecond=0)
 
 
+def next_midnight(now: datetime) -> datetime:
+    """Return the next midnight of the policy's zone, where it is between 12:00 and 12:59."""
+    return (now + timedelta(hours=12)).replace(minute=0, second=0, microsecond=0)
+
+
 def policy_files(now: datetime, name: str = "contract") -> dict[str, str]:
     """Return the files of the policy set, for tests that start at `now`."""
     return {
@@ -46,6 +51,7 @@ channels:
   push:   {{kind: outbound, reservation_ttl: 90s}}
   post:   {{kind: outbound}}
   night:  {{kind: outbound, quiet_hours: {{from: "{12 - QUIET_H}:00", to: "{12 + QUIET_H}:00"}}}}
+  flash:  {{kind: outbound, reservation_ttl: 1s}}
   call:   {{kind: outbound, capacity: {{max: 2, per: day}}}}
   visit:  {{kind: outbound, capacity: {{max: 1, per: day}}}}
 placements:
@@ -60,6 +66,7 @@ placements:
   empty:      {{channel: web, slots: 1}}
   members:    {{channel: web, slots: 1}}
   pricey:     {{channel: web, slots: 1}}
+  flash_sale: {{channel: flash, slots: 2}}
   visits:     {{channel: visit, slots: 1}}
 """
 
@@ -69,12 +76,12 @@ categories:
   service: {}
   transactional: {obeys_caps: false, counts_toward_caps: false}
 offers:
-  - {id: boots, category: promotion, placements: [home, app_home, till_once, newsletter, text, nightly], value: 10,
+  - {id: boots, category: promotion, placements: [home, app_home, till_once, newsletter, text, nightly, flash_sale], value: 10,
      attributes: {line: footwear}, content: {title: "Warm feet", url: /boots}}
   - {id: scarf, category: promotion, placements: [home, newsletter], value: 5,
      eligible: '!("scarf" in profile.owned)', attributes: {line: wool}}
   - {id: gloves, category: promotion, placements: [home], value: 2, attributes: {line: wool}}
-  - {id: tips, category: service, placements: [home, newsletter], value: 1}
+  - {id: tips, category: service, placements: [home, newsletter, flash_sale], value: 1}
   - {id: receipt, category: transactional, placements: [], value: 0}
   - {id: dull, category: promotion, placements: [dull_mail], value: 0}
   - {id: bygone, category: promotion, placements: [attic], value: 3, valid: {until: 2020-01-31}}
@@ -89,6 +96,8 @@ caps:
   - {name: email-promo,  max: 1, per: day, when: {channel: email, category: promotion}}
   - {name: sms-gap,      gap: 4h,          when: {channel: sms}}
   - {name: sms-offer,    max: 1, per: 7d,  each: offer, when: {channel: sms}}
+  - {name: night-daily,  max: 1, per: 24h, when: {channel: night}}
+  - {name: flash-promo,  max: 1, per: day, when: {channel: flash, category: promotion}}
   - {name: push-hourly,  max: 3, per: 1h,  when: {channel: push}}
   - {name: till-once,    max: 1, per: day, each: offer, when: {channel: till}}
 suppressions:

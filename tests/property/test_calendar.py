@@ -114,7 +114,7 @@ def test_windows_are_the_days_weeks_and_months_that_hold_the_instant(zone: str, 
         )
         assert window(zone, "month", 0, at) == (day_start(zone, month), day_start(zone, after))
         for calendar in ("day", "week", "month"):
-            start, end = window(zone, calendar, week_starts, at)  # type: ignore[arg-type]
+            start, end = window(zone, calendar, week_starts, at)
             assert start <= at < end
 
 

@@ -1,0 +1,411 @@
+"""Kill Tact at random instants under load, start it again, and compare everything with what it acknowledged.
+
+    python -m loadtests.crash --rounds 20 --seed 7
+
+Each round: some clients send events, decide, reserve, confirm, release and record; then `kill -9` of a whole
+Tact (or of one part, which the supervisor brings back); then every promise is checked, everything that may have
+been applied is sent again, and every promise is checked to be kept exactly. At the end `tact audit` recomputes
+all caps. Exit 1 when anything was lost, doubled or breached.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from api.audit import audit
+from api.remote import lines
+from loadtests.promises import Answer, Deed, Promises, Verdict, usable
+from loadtests.server import Running, children, start
+from policies.loader import load_files
+
+CLIENTS = 8
+CHANNELS = {"email": ("boots", "scarf"), "call": ("boots",), "push": ("scarf", "gloves")}
+CAPACITY = 25
+DAY_MS = 86_400_000
+POLICY = {
+    "policy.yaml": "policy: crash\ntimezone: UTC\ncurrency: GBP\n",
+    "channels.yaml": f"""
+channels:
+  web: {{kind: inbound}}
+  email: {{kind: outbound}}
+  push: {{kind: outbound}}
+  call: {{kind: outbound, capacity: {{max: {CAPACITY}, per: day}}}}
+placements:
+  home: {{channel: web, slots: 1, fallback: boots}}
+  letter: {{channel: email, slots: 2}}
+""",
+    "offers.yaml": """
+categories: {promotion: {}}
+offers:
+  - {id: boots, category: promotion, placements: [home, letter], value: 5}
+  - {id: scarf, category: promotion, placements: [letter], value: 5}
+  - {id: gloves, category: promotion, placements: [letter], value: 5}
+""",
+    "contact_policy.yaml": """
+caps:
+  - {name: email-weekly, max: 3, per: 7d, when: {channel: email}}
+  - {name: push-weekly, max: 12, per: 7d, when: {channel: push}}
+  - {name: same-offer, max: 8, per: 30d, each: offer}
+""",
+    "features.yaml": """
+features:
+  views: {count: [page_view], within: 60d}
+  purchases: {count: [purchase], within: 60d}
+  worth: {sum: amount, of: [page_view, purchase], within: 60d}
+""",
+}
+FEATURES = ("views", "purchases", "worth")
+
+
+class Link:
+    """One client's connection; opened anew when it was lost."""
+
+    def __init__(self, port: int) -> None:
+        """Talk to a loopback port."""
+        self.port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, method: str, path: str, body: Any = None, key: str = "") -> Answer | None:
+        """Return the answer, or None where none came."""
+        data = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nhost: tact\r\ncontent-length: {len(data)}\r\n"
+        head += "content-type: application/json\r\n" if data else ""
+        head += f"idempotency-key: {key}\r\n" if key else ""
+        try:
+            async with asyncio.timeout(10):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = self._streams
+                writer.write(head.encode() + b"\r\n" + data)
+                first, *fields = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+                length = next(int(f.split(":")[1]) for f in fields if f.startswith("content-length:"))
+                raw = await reader.readexactly(length)
+            return Answer(int(first.split()[1]), json.loads(raw))
+        except (OSError, EOFError, TimeoutError, StopIteration, ValueError):
+            self.close()
+            return None
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+class Load:
+    """Clients that ask for random things until told to stop."""
+
+    def __init__(self, promises: Promises, customers: list[str], name: str, rnd: random.Random) -> None:
+        """`name` makes ids that no other load uses."""
+        self.promises = promises
+        self.customers = customers
+        self.name = name
+        self.rnd = rnd
+        self.answered = 0
+        self._number = 0
+
+    async def client(self, port: int, stop: asyncio.Event) -> None:
+        """Ask one thing after the other."""
+        link = Link(port)
+        try:
+            while not stop.is_set():
+                deed = self._next()
+                self.promises.maybe.append(deed)
+                answer = await link.ask("POST", deed.path, deed.body, deed.key)
+                if answer is None:
+                    await asyncio.sleep(0.01)  # a refused connection must not spin
+                elif usable(answer):
+                    self._settle(deed, answer)
+        finally:
+            link.close()
+
+    def _settle(self, deed: Deed, answer: Answer) -> None:
+        self.answered += 1
+        self.promises.maybe.remove(deed)
+        deed.settle(answer)
+
+    def _next(self) -> Deed:
+        rnd, promises = self.rnd, self.promises
+        self._number += 1
+        name = f"{self.name}-{self._number}"
+        who = rnd.choice(self.customers)
+        channel = rnd.choice(list(CHANNELS))
+        offer = rnd.choice(CHANNELS[channel])
+        what = rnd.random()
+        if what < 0.35:
+            return promises.sent([self._event(name)])
+        if what < 0.45:
+            return promises.sent(self._event(f"{name}-{at}") for at in range(rnd.randrange(2, 40)))
+        if what < 0.55:
+            return promises.decided(who, rnd.choice(("home", "letter")), name)
+        if what < 0.65:
+            return promises.recorded(name, who, "push", offer)
+        if what < 0.95 and promises.open:
+            taken = rnd.sample(sorted(promises.open), min(len(promises.open), rnd.choice((1, 1, 1, 4))))
+            if len(taken) > 1:
+                return promises.confirmed(taken)
+            return promises.ended(taken[0], rnd.choice(("confirmed", "confirmed", "released")))
+        return promises.checked(channel, offer, rnd.choices(self.customers, k=rnd.choice((1, 1, 6))), name)
+
+    def _event(self, name: str) -> dict[str, Any]:
+        return {
+            "event_id": name,
+            "type": self.rnd.choice(("page_view", "purchase")),
+            "customer_id": self.rnd.choice(self.customers),
+            "properties": {"amount": self.rnd.randrange(1, 1_000_000)},
+        }
+
+
+class Crashes:
+    """One data folder that is crashed again and again."""
+
+    def __init__(self, folder: Path, seed: int, workers: int = 1) -> None:
+        """Everything lies in `folder`."""
+        self.rnd = random.Random(seed)
+        self.promises = Promises()
+        self.verdict = Verdict()
+        self.recovery_s: list[float] = []
+        self.answered = 0
+        self.resent = 0
+        self.breaches = 0
+        self.data = folder / "data"
+        self._policies = folder / "policies"
+        self._workers = workers
+        self._customers = [f"hot-{number}" for number in range(12)]
+        self._known = set(self._customers)
+        self._round = 0
+        self._fences = 0
+        self._policies.mkdir()
+        for name, text in POLICY.items():
+            (self._policies / name).write_text(text)
+        self.tact = self._start()
+
+    def _start(self) -> Running:
+        return start(self.data, "--policies", str(self._policies), "--workers", str(self._workers))
+
+    def stop(self) -> None:
+        """End the server."""
+        self.tact.stop()
+
+    def round(self, part: str = "") -> None:
+        """Load, kill everything (or one process of a part), recover, check, settle, check."""
+        asyncio.run(self._one_round(part))
+
+    async def _one_round(self, part: str) -> None:
+        self._round += 1
+        customers = self._customers + [f"new-{self._round}-{number}" for number in range(12)]
+        self._known.update(customers)
+        load = Load(self.promises, customers, f"r{self._round}", self.rnd)
+        stop = asyncio.Event()
+        clients = [asyncio.create_task(load.client(self.tact.port, stop)) for _ in range(CLIENTS)]
+        await asyncio.sleep(self.rnd.uniform(0.2, 2.0))
+        if part:
+            await self._kill_part(part)
+            stop.set()
+            await asyncio.gather(*clients)
+        else:
+            victims = [*children(self.tact.process.pid), self.tact.process.pid]
+            self.rnd.shuffle(victims)
+            killed = time.perf_counter()
+            await asyncio.to_thread(kill, victims)
+            stop.set()
+            await asyncio.gather(*clients)
+            self.tact.process.wait()
+            self.tact = self._start()
+            self.recovery_s.append(time.perf_counter() - killed)
+        self.answered += load.answered
+        await self._check()
+        await self._settle()
+        await self._check()
+
+    async def _kill_part(self, part: str) -> None:
+        """Kill one process of a part, and wait until another has taken its place and everything is ready."""
+        victim = self.rnd.choice(self.tact.pids(part))
+        others = len(self.tact.pids(part))
+        killed = time.perf_counter()
+        await asyncio.to_thread(kill, [victim])
+        link = Link(self.tact.port)
+        while time.perf_counter() - killed < 20:
+            pids = self.tact.pids(part)
+            if victim not in pids and len(pids) == others:
+                answer = await link.ask("GET", "/readyz")
+                if answer is not None and answer.status == 200:
+                    break
+            await asyncio.sleep(0.02)
+        else:
+            self.verdict.lost.append(f"{part} did not come back within 20 s")
+        link.close()
+        self.recovery_s.append(time.perf_counter() - killed)
+
+    async def _settle(self) -> None:
+        """Send everything again that had no answer: by now each has one."""
+        link = Link(self.tact.port)
+        waiting, self.promises.maybe = self.promises.maybe, []
+        self.resent += len(waiting)
+        for deed in waiting:
+            answer = await link.ask("POST", deed.path, deed.body, deed.key)
+            if answer is None or not usable(answer):
+                self.promises.maybe.append(deed)
+                self.verdict.changed.append(f"{deed.path} has no answer after the restart: {answer}")
+            else:
+                deed.settle(answer)
+        ended = [
+            id_ for id_, state in self.promises.contacts.items() if state != "reserved" and len(id_) == 28
+        ]
+        for contact_id in self.rnd.sample(ended, min(len(ended), 10)):
+            again = self.promises.ended(contact_id, self.promises.contacts[contact_id])
+            answer = await link.ask("POST", again.path)
+            again.settle(answer if answer is not None else Answer(0, None))
+        link.close()
+
+    async def _check(self) -> None:
+        """Compare what is there with what was promised."""
+        link = Link(self.tact.port)
+        await self._until_folded(link)
+        features = {}
+        for customer_id in sorted(self._known):
+            answer = await link.ask("GET", f"/v1/customers/{customer_id}")
+            if answer is not None and answer.status == 200:
+                found = answer.body["features"]
+                features[customer_id] = {name: found[name]["value"] for name in FEATURES}
+        self.verdict.add(self.promises.check_features(features))
+        self.verdict.add(self.promises.check_contacts(await asyncio.to_thread(self._contacts)))
+        for decision_id in self.promises.decisions[-200:]:
+            answer = await link.ask("GET", f"/v1/decisions/{decision_id}")
+            if answer is None or answer.status != 200:
+                self.verdict.lost.append(f"decision {decision_id} is answered {answer}")
+        self.verdict.add(self.promises.verdict)
+        self.promises.verdict = Verdict()
+        link.close()
+
+    async def _until_folded(self, link: Link) -> None:
+        """Wait until everything that was accepted before is folded.
+
+        The journal is folded in order, batch by batch: once an event is visible, one appended after that is in a
+        later batch, so when the second fence is visible, the batch of the first one is finished.
+        """
+        for _ in range(2):
+            self._fences += 1
+            fence = {"event_id": f"fence-{self._fences}", "type": "page_view", "customer_id": "fence"}
+            await link.ask("POST", "/v1/events", fence)
+            end = time.perf_counter() + 20
+            while time.perf_counter() < end:
+                answer = await link.ask("GET", "/v1/customers/fence")
+                if (
+                    answer is not None
+                    and answer.status == 200
+                    and answer.body["features"]["views"]["value"] >= self._fences
+                ):
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                self.verdict.lost.append("the journal was not folded within 20 s")
+
+    def _contacts(self) -> list[tuple[str, str]]:
+        """Return every contact in the store and its state; capacity must not have been oversold either."""
+        facts = list(lines(self.tact.url, "/v1/facts"))
+        contacts = [contact for customer in facts for contact in customer["contacts"]]
+        calls = Counter(
+            c["at"] // DAY_MS for c in contacts if c["channel"] == "call" and c["state"] != "released"
+        )
+        for count in calls.values():
+            if count > CAPACITY:
+                self.verdict.doubled.append(f"{count} calls of one day, the capacity is {CAPACITY}")
+        self.breaches = len(audit(load_files(POLICY).policy, facts).breaches)
+        return [(contact["contact_id"], contact["state"]) for contact in contacts]
+
+    def report(self) -> dict[str, Any]:
+        """Return the figures so far."""
+        return {
+            "rounds": self._round,
+            "answered": self.answered,
+            "events": len(self.promises.events),
+            "contacts": len(self.promises.contacts),
+            "decisions": len(self.promises.decisions),
+            "resent": self.resent,
+            "lost": len(self.verdict.lost),
+            "doubled": len(self.verdict.doubled),
+            "changed": len(self.verdict.changed),
+            "breaches": self.breaches,
+            "recovery_s": {
+                "worst": round(max(self.recovery_s, default=0.0), 2),
+                "median": round(statistics.median(self.recovery_s or [0.0]), 2),
+            },
+        }
+
+    def complaints(self) -> list[str]:
+        """Return a sentence for every promise that was not kept."""
+        return [*self.verdict.lost, *self.verdict.doubled, *self.verdict.changed]
+
+
+def kill(pids: list[int]) -> None:
+    """Kill -9, in this order, and return when all are gone."""
+    watches = []
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it died with its parent
+            watches.append(os.pidfd_open(pid))
+            os.kill(pid, signal.SIGKILL)
+    for watch in watches:
+        select.select([watch], [], [], 10)
+        os.close(watch)
+
+
+def main() -> None:
+    """Run the rounds and print what they came to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--part", choices=("worker", "api", "valkey"), default="", help="kill only one of these"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tact-crash-") as folder:
+        crashes = Crashes(Path(folder), asked.seed)
+        try:
+            for number in range(asked.rounds):
+                crashes.round(asked.part)
+                said = crashes.report()
+                print(
+                    f"round {number + 1}: {said['answered']} answered, {said['resent']} sent again, "
+                    f"{said['lost']} lost, {said['doubled']} doubled, {crashes.recovery_s[-1]:.2f} s to recover",
+                    file=sys.stderr,
+                )
+            audited = subprocess.run(
+                [sys.executable, "-m", "api.main", "audit", "--url", crashes.tact.url],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            crashes.stop()
+    report = crashes.report() | {"audit_exit": audited.returncode}
+    for complaint in crashes.complaints():
+        print(complaint, file=sys.stderr)
+    if asked.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print(
+            f"{report['rounds']} rounds, {report['answered']} answers, {report['events']} events, "
+            f"{report['contacts']} contacts, {report['decisions']} decisions: {report['lost']} lost, "
+            f"{report['doubled']} doubled, {report['changed']} answers changed; seconds to recover: worst "
+            f"{report['recovery_s']['worst']}, median {report['recovery_s']['median']}\n{audited.stdout.strip()}"
+        )
+    sys.exit(1 if crashes.complaints() or audited.returncode else 0)
+
+
+if __name__ == "__main__":
+    main()
