@@ -128,15 +128,15 @@ def _pointer(path: str) -> str:
 
 def _named(detail: str) -> str:
     """Return the step to a field that is unknown or missing: the decoder's path ends at the object around it."""
-    field = re.fullmatch(r"Object (?:contains unknown|missing required) field `(.+)`", detail)
+    field = re.fullmatch(r"Object (?:contains unknown|missing required) field `(.*)`", detail, re.DOTALL)
     return "" if field is None else "/" + field[1].replace("~", "~0").replace("/", "~1")
 
 
 def _fix(detail: str) -> str:
-    unknown = re.fullmatch(r"Object contains unknown field `(.+)`", detail)
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", detail, re.DOTALL)
     if unknown is not None:
         return f"there is no field '{unknown[1]}' here: remove it or mend its name"
-    missing = re.fullmatch(r"Object missing required field `(.+)`", detail)
+    missing = re.fullmatch(r"Object missing required field `(.*)`", detail, re.DOTALL)
     if missing is not None:
         return f"the field '{missing[1]}' is missing: add it"
     if "matching regex" in detail:

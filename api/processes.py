@@ -18,7 +18,6 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, cast
 
-from api.app import App
 from api.http_server import bind, serve
 from api.settings import setting
 from engine.adapters.processes import Part, Program, Supervisor
@@ -66,6 +65,8 @@ def store_url() -> str:
 
 def run_api() -> None:
     """Serve the API of one process until SIGTERM or SIGINT."""
+    from api.app import App  # noqa: PLC0415  # neither the supervisor nor the worker pays for the web stack
+
     url = store_url()
     descriptor = setting("TACT_LISTEN_FD")
     if descriptor:

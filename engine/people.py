@@ -9,7 +9,8 @@ and linking again completes it.
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from re import compile as pattern
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -27,6 +28,9 @@ from features.fields import INT_MAX, INT_MIN, is_zone
 from features.fold import merge_customers, with_consent
 from features.identity import in_share
 from features.state import Customer, Seen
+
+_DERIVED: Final = pattern(r"anon-[A-Za-z0-9_-]{20}").fullmatch
+"""Ids derived from an alias are no names of their own: the alias beside them says it all."""
 
 
 class People:
@@ -51,7 +55,6 @@ class People:
 
     def _view(self, plan: Plan, held: Held) -> Json:
         facts, now = held.facts, held.now
-        derived = {self.customers.derived_id(*pair) for pair in facts.aliases if pair[0] != MERGED}
         state = state_of(self.plans.catalogues, plan.catalogue, held.state)
         features = plan.catalogue.read(state, None, now)
         profile = {name.removeprefix("profile."): value for name, value in plan.defaults.items()}
@@ -64,7 +67,7 @@ class People:
             "aliases": [
                 {"kind": kind, "value": value}
                 for kind, value in facts.aliases
-                if kind != MERGED or value not in derived
+                if kind != MERGED or not _DERIVED(value)
             ],
             "timezone": facts.timezone(),
             "profile": profile,

@@ -478,9 +478,7 @@ def test_many_are_confirmed_in_order_with_failures_in_their_place(tact: Api, fre
 # ---------------------------------------------------------------------- record
 
 
-def test_a_contact_from_elsewhere_counts_at_its_own_time(
-    tact: Api, fresh: Fresh, started: datetime
-) -> None:
+def test_a_contact_from_elsewhere_counts_at_its_own_time(tact: Api, fresh: Fresh, started: datetime) -> None:
     who, at = fresh(), to_ms(started - timedelta(hours=3))
     first = record(tact, who, "sms", "promotion", at, offer="boots", contact_id=who + "/x")
     assert first == {"contact_id": who + "/x", "overrun": False, "rules": []}

@@ -18,7 +18,9 @@ OFFER_KEYS = {
 }
 
 
-def recorded(tact: Api, who: str, channel: str, at: datetime, category: str = "promotion", **more: Any) -> Any:
+def recorded(
+    tact: Api, who: str, channel: str, at: datetime, category: str = "promotion", **more: Any
+) -> Any:
     body = {"customer_id": who, "channel": channel, "category": category, "occurred_at": rfc(at)}
     return tact.post("/v1/contacts", body | more, 201)
 
@@ -120,7 +122,9 @@ def test_two_rejects_suppress_that_offer_alone(tact: Api, fresh: Fresh, started:
     who, at = fresh(), rfc(started)
     for _ in range(2):
         tact.event(who, "reject", offer="boots", occurred_at=at)
-    answer = eventually(lambda: tact.decide(who, "text", preview=True), lambda answer: answer["action"] == "none")
+    answer = eventually(
+        lambda: tact.decide(who, "text", preview=True), lambda answer: answer["action"] == "none"
+    )
     assert none(answer) == "suppressed"
     assert only(answer)["rule"] == "not-interested"
     assert parse(only(answer)["eligible_at"]) == parse(at) + timedelta(days=60)
