@@ -373,7 +373,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         response={"sent": 3, "unreadable": 0},
     ),
     Route(
-        "GET", "/v1/facts", Handlers.facts, "admin", "The raw facts of every customer as NDJSON, for an audit"
+        "GET",
+        "/v1/facts",
+        Handlers.facts,
+        "admin",
+        "The raw facts of every customer as NDJSON, for an audit",
+        response='{"customer": "sEtc__V2wTHOQt69", "timezone": null, "contacts": [], "events": []}\n',
     ),
     Route(
         "GET",
@@ -391,5 +396,12 @@ ROUTES: Final[tuple[Route, ...]] = (
         "Each dependency by name",
         response={"status": "ready", "dependencies": {"store": "ok", "policy": "ok", "worker": "ok"}},
     ),
-    Route("GET", "/metrics", Handlers.metrics, "public", "Counters and latencies for Prometheus"),
+    Route(
+        "GET",
+        "/metrics",
+        Handlers.metrics,
+        "public",
+        "Counters and latencies for Prometheus",
+        response='tact_requests_total{route="/v1/decide",status="200"} 1.0\n',
+    ),
 )

@@ -5,6 +5,7 @@ decide by an older policy once an activation has been answered. A version that c
 whole and the one before stays (G18).
 """
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -13,10 +14,13 @@ from engine.adapters.store import POLICY, Store, as_bytes, as_list
 from engine.errors import NotFound, TactError
 from engine.plan import Plan, compile_plan
 from features.catalogue import Catalogue
+from features.definition import FeatureDef
 from policies.loader import load_files
 
 POLICIES: Final = "tact:policies"
 HISTORY: Final = "tact:policy:history"
+CATALOGUES: Final = "tact:catalogues"
+_DEFINITIONS: Final = msgspec.msgpack.Decoder(tuple[FeatureDef, ...])
 FEATURES_SINCE: Final = "tact:features:since"
 
 
@@ -44,6 +48,7 @@ class Plans:
         self.current: Plan | None = None
         self.since: dict[str, int] = {}
         self._plans: dict[str, Plan] = {}
+        self._compiling: dict[str, asyncio.Task[Plan]] = {}
 
     async def get(self, version: str) -> Plan:
         """Return the plan of a version, compiled at its first use."""
@@ -60,8 +65,18 @@ class Plans:
         if plan is None:
             if not version:
                 raise NoPolicy("no policy set is active yet: run `tact policy activate DIR --url URL`")
-            plan = compile_plan(load_files(await self.files(version)).policy)
-            self._keep(plan)
+            # All requests in flight wait for one compilation, off the loop, so that others go on meanwhile.
+            task = self._compiling.get(version)
+            if task is None:
+                task = self._compiling[version] = asyncio.create_task(self._compile(version))
+                task.add_done_callback(lambda _: self._compiling.pop(version, None))
+            plan = await asyncio.shield(task)
+        return plan
+
+    async def _compile(self, version: str) -> Plan:
+        files = await self.files(version)
+        plan = await asyncio.to_thread(lambda: compile_plan(load_files(files).policy))
+        self._keep(plan)
         return plan
 
     def _keep(self, plan: Plan) -> None:
@@ -70,8 +85,10 @@ class Plans:
 
     async def _learn_catalogues(self) -> None:
         """Know every catalogue under which a state may have been written, and since when features are whole."""
-        for version in {entry.policy_version for entry in await self.history()}:
-            await self.old(version)
+        stored = as_list(await self.store.connection.call("HVALS", CATALOGUES))
+        for blob in stored:
+            catalogue = Catalogue(_DEFINITIONS.decode(as_bytes(blob) or b""))
+            self.catalogues.setdefault(catalogue.id, catalogue)
         flat = as_list(await self.store.connection.call("HGETALL", FEATURES_SINCE))
         texts = [(as_bytes(value) or b"").decode() for value in flat]
         self.since = {name: int(at) for name, at in zip(texts[::2], texts[1::2], strict=True)}
@@ -101,7 +118,10 @@ class Plans:
         defined = {
             plan.catalogue.definition(feature.name) + "|" + feature.name for feature in plan.policy.features
         }
-        commands: list[Any] = [("HSET", POLICIES, version, msgspec.msgpack.encode(plan.policy.files))]
+        commands: list[Any] = [
+            ("HSET", POLICIES, version, msgspec.msgpack.encode(plan.policy.files)),
+            ("HSET", CATALOGUES, plan.catalogue.id, msgspec.msgpack.encode(plan.policy.features)),
+        ]
         gone = [name for name in (await self._features_since()) if name not in defined]
         if gone:
             commands.append(("HDEL", FEATURES_SINCE, *gone))

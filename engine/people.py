@@ -114,7 +114,7 @@ class People:
                 )
             )
             cursor, keys = as_bytes(reply[0]) or b"0", [as_bytes(key) or b"" for key in as_list(reply[1])]
-            blobs = await self.store.connection.pipeline([("HGET", key, "f") for key in keys])
+            blobs = await self.store.connection.pipeline([("HGET", key, "f") for key in keys]) if keys else []
             found = []
             for key, blob in zip(keys, blobs, strict=True):
                 raw = as_bytes(blob)

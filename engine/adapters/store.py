@@ -9,6 +9,7 @@
 | `q:NAME:h`, `q:NAME:s` | sorted set, hash | a quota: live holds by the end of their life, spending by period |
 | `tact:policy` | string | the active version |
 | `tact:policies`, `tact:policy:history` | hash, list | files by version; activations, newest first |
+| `tact:catalogues`, `tact:features:since` | hash, hash | features.yaml by catalogue id; since when each is whole |
 | `tact:events`, `tact:events:done`, `tact:quarantine` | stream, string, stream | journal, its checkpoint, quarantine |
 
 A load is one round trip; the time and the active policy come with it, once per flush, not once per request.

@@ -85,7 +85,7 @@ def test_every_command_is_named_in_the_readme() -> None:
 def test_every_setting_is_documented_where_it_is_defined() -> None:
     used = set()
     for path in [*(ROOT / "api").rglob("*.py"), *(ROOT / "engine").rglob("*.py")]:
-        used |= set(re.findall(r"TACT_[A-Z_]+", path.read_text()))
+        used |= set(re.findall(r"\bTACT_[A-Z_]+", path.read_text()))
     assert used <= {setting.name for setting in SETTINGS}
 
 

@@ -152,7 +152,9 @@ def check_of(customer_id: str) -> dict[str, object]:
 
 def test_nothing_that_was_refused_is_carried_out_later(api: Api, tact: Running) -> None:
     api.event("quiet", "page_view")
-    before = eventually(lambda: api.customer("quiet"), lambda c: c["features"]["views"]["value"] == 1)
+    known = eventually(lambda: api.call("GET", "/v1/customers/quiet"), lambda reply: reply.status == 200)
+    before = known.json
+    assert before["features"]["views"]["value"] == 1
     stopped = Stopped(tact)
     try:
         for placement in ("letter", "home", "corner"):
