@@ -76,8 +76,8 @@ categories:
   service: {}
   transactional: {obeys_caps: false, counts_toward_caps: false}
 offers:
-  - {id: boots, category: promotion, placements: [home, app_home, till_once, newsletter, text, nightly, flash_sale], value: 10,
-     attributes: {line: footwear}, content: {title: "Warm feet", url: /boots}}
+  - {id: boots, category: promotion, placements: [home, app_home, till_once, newsletter, text, nightly, flash_sale],
+     value: 10, attributes: {line: footwear}, content: {title: "Warm feet", url: /boots}}
   - {id: scarf, category: promotion, placements: [home, newsletter], value: 5,
      eligible: '!("scarf" in profile.owned)', attributes: {line: wool}}
   - {id: gloves, category: promotion, placements: [home], value: 2, attributes: {line: wool}}

@@ -1,6 +1,7 @@
 """Customers over HTTP: what is known, consent, profile, identities, and being forgotten."""
 
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ KEYS = {
     *("customer_id", "aliases", "timezone", "profile", "consent", "features", "contacts"),
     *("answers", "cases", "groups", "as_of"),
 }
-DEFAULTS = {"owned": [], "tier": "basic", "visits": None, "vip": False}
+DEFAULTS: dict[str, Any] = {"owned": [], "tier": "basic", "visits": None, "vip": False}
 
 
 def link(tact: Api, who: str, value: str, kind: str = "cookie") -> Any:
@@ -211,9 +212,7 @@ def test_a_merge_unites_everything_and_denied_wins(tact: Api, fresh: Fresh) -> N
     tact.event(two, "answer", properties={"question": "q", "answer": "a"})
     tact.event(two, "case_opened", properties={"case_id": "k"})
     for who in (one, two):
-        eventually(
-            lambda who=who: tact.customer(who), lambda known: known["features"]["views_7d"]["value"] == 1
-        )
+        eventually(partial(tact.customer, who), lambda known: known["features"]["views_7d"]["value"] == 1)
     eventually(lambda: tact.customer(two)["cases"], lambda cases: len(cases) == 1)
     merged = link(tact, one, cookie)
     assert merged["customer_id"] == one

@@ -8,9 +8,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,7 +249,9 @@ def test_activate_history_and_rollback(cli: Cli, tact: Running, tmp_path: Path) 
 
 def test_activating_a_bad_set_changes_nothing(cli: Cli, tact: Running, tmp_path: Path) -> None:
     before = tact.ask("GET", "/v1/policies/active")["policy_version"]
-    said = cli("policy", "activate", policy_folder(tmp_path, **{"offers.yaml": "offers: 5\n"}), "--url", tact.url)
+    said = cli(
+        "policy", "activate", policy_folder(tmp_path, **{"offers.yaml": "offers: 5\n"}), "--url", tact.url
+    )
     assert said.code == 1
     assert "offers.yaml:1: " in said.err
     assert tact.ask("GET", "/v1/policies/active")["policy_version"] == before
@@ -284,7 +289,9 @@ def views(tact: Running, customer_id: str, expected: int) -> Any:
     return eventually(read, lambda c: c is not None and c["features"]["views"]["value"] == expected)
 
 
-def test_replay_sends_plain_and_gzip_files_shifted_to_end_now(cli: Cli, tact: Running, tmp_path: Path) -> None:
+def test_replay_sends_plain_and_gzip_files_shifted_to_end_now(
+    cli: Cli, tact: Running, tmp_path: Path
+) -> None:
     plain = ndjson(tmp_path / "a.ndjson", [view("replayed", 3), view("replayed", 1)])
     packed = ndjson(tmp_path / "b.ndjson.gz", [view("replayed", 2), "\n"])
     said = cli("replay", plain, packed, "--url", tact.url, "--json")
@@ -323,7 +330,15 @@ def test_replay_says_why_lines_were_rejected_and_sends_the_rest(
 
 @pytest.mark.parametrize(
     "line",
-    ["not json", "[1, 2]", '"text"', "17", '{"occurred_at": "yesterday"}', '{"occurred_at": null}', "[" * 99_999],
+    [
+        "not json",
+        "[1, 2]",
+        '"text"',
+        "17",
+        '{"occurred_at": "yesterday"}',
+        '{"occurred_at": null}',
+        "[" * 99_999,
+    ],
     ids=["not json", "array", "string", "number", "bad time", "null time", "deep"],
 )
 def test_replay_names_the_file_and_line_of_a_bad_line_and_sends_nothing(
@@ -373,14 +388,16 @@ def test_the_quarantine_is_listed_and_sent_again(cli: Cli, tact: Running) -> Non
     api = Api(tact.port)
     api.event("aged", "page_view", occurred_at="2020-01-01T00:00:00Z", event_id="old-1")
     listed = eventually(
-        lambda: cli("quarantine", "list", "--url", tact.url, "--json").json["entries"], lambda found: len(found) == 1
+        lambda: cli("quarantine", "list", "--url", tact.url, "--json").json["entries"],
+        lambda found: len(found) == 1,
     )
     assert [event["event_id"] for event in listed[0]["events"]] == ["old-1"]
     assert "older than keep.events" in listed[0]["reason"]
     assert "1 entries in the quarantine" in cli("quarantine", "list", "--url", tact.url).out
     assert cli("quarantine", "replay", "--url", tact.url, "--json").json == {"sent": 1, "unreadable": 0}
     again = eventually(
-        lambda: cli("quarantine", "list", "--url", tact.url, "--json").json["entries"], lambda found: len(found) == 1
+        lambda: cli("quarantine", "list", "--url", tact.url, "--json").json["entries"],
+        lambda found: len(found) == 1,
     )
     assert again[0]["entry_id"] != listed[0]["entry_id"]  # too old is still too old: it came back
 
@@ -394,6 +411,37 @@ def test_settings_lists_every_variable_with_its_meaning(cli: Cli, monkeypatch: p
 
 
 # ---------------------------------------------------------------------- mistakes
+
+
+class Stranger:
+    """Something that listens and is no Tact: it answers every request with the same bytes and hangs up."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self) -> None:
+        with suppress(OSError):  # closed: the test is over
+            while True:
+                link, _ = self.listener.accept()
+                with link:
+                    link.recv(65_536)
+                    link.sendall(self.answer)
+
+    def stop(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join()
+
+
+@pytest.fixture
+def stranger() -> Iterator[Stranger]:
+    stranger = Stranger()
+    yield stranger
+    stranger.stop()
 
 
 @pytest.mark.parametrize(
@@ -431,7 +479,9 @@ def test_wrong_usage_is_2(cli: Cli, words: list[str]) -> None:
     ],
     ids=lambda words: " ".join(words),
 )
-@pytest.mark.parametrize("url", [NOWHERE, "nonsense", "http://", "http://a b", "ftp://127.0.0.1", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", [NOWHERE, "nonsense", "http://", "http://a b", "ftp://127.0.0.1", "http://[::1"]
+)
 def test_a_url_that_does_not_answer_is_one_sentence(
     cli: Cli, folder: Path, tmp_path: Path, command: list[str], url: str
 ) -> None:
@@ -442,10 +492,14 @@ def test_a_url_that_does_not_answer_is_one_sentence(
     assert url in said.err
 
 
-@pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhtml"])
-@pytest.mark.parametrize("command", [["audit"], ["policy", "history"], ["quarantine", "replay"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhtml"]
+)
+@pytest.mark.parametrize(
+    "command", [["audit"], ["policy", "history"], ["quarantine", "replay"]], ids=" ".join
+)
 def test_a_url_where_something_else_runs_is_one_sentence(
-    cli: Cli, command: list[str], answer: bytes, stranger: "Stranger"
+    cli: Cli, command: list[str], answer: bytes, stranger: Stranger
 ) -> None:
     stranger.answer = answer
     said = cli(*command, "--url", stranger.url)
@@ -453,7 +507,11 @@ def test_a_url_where_something_else_runs_is_one_sentence(
     assert re.fullmatch(rf"tact: {stranger.url}.*\n", said.err), said.err
 
 
-@pytest.mark.parametrize("command", [["policy", "check"], ["policy", "test"], ["policy", "activate"], ["up", "--policies"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [["policy", "check"], ["policy", "test"], ["policy", "activate"], ["up", "--policies"]],
+    ids=" ".join,
+)
 @pytest.mark.parametrize("bad", ["missing", "file", "empty", "garbage", "binary"])
 def test_a_folder_that_is_no_policy_set_is_refused_with_a_sentence(
     cli: Cli, tmp_path: Path, command: list[str], bad: str
@@ -473,7 +531,9 @@ def test_a_folder_that_is_no_policy_set_is_refused_with_a_sentence(
     assert (said.out + said.err).strip() != ""
 
 
-def test_cases_that_cannot_be_read_are_refused_with_a_sentence(cli: Cli, folder: Path, tmp_path: Path) -> None:
+def test_cases_that_cannot_be_read_are_refused_with_a_sentence(
+    cli: Cli, folder: Path, tmp_path: Path
+) -> None:
     garbage = tmp_path / "garbage.yaml"
     garbage.write_text("{{{: - ]")
     for file in (tmp_path / "missing.yaml", tmp_path, garbage):
