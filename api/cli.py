@@ -193,7 +193,14 @@ def main() -> None:
         typer.echo(f"tact: {getattr(error, 'detail', error)}", err=True)
         sys.exit(1)
     except Exception as error:
-        if type(error).__name__ not in ("Refused", "BindFailure", "PortInUse"):
+        if type(error).__name__ in ("Refused", "BindFailure", "PortInUse"):
+            typer.echo(f"tact: {error}", err=True)
+        elif setting("TACT_LOG").lower() == "debug":
             raise
-        typer.echo(f"tact: {error}", err=True)
+        else:
+            typer.echo(
+                f"tact: this is a bug ({type(error).__name__}: {error}): please report it with what the same "
+                "command prints under TACT_LOG=debug",
+                err=True,
+            )
         sys.exit(1)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from api.remote import RemoteFailure, ask
 from engine.cases import run_cases
@@ -22,7 +20,6 @@ Dir = Annotated[Path, typer.Argument(help="folder of the policy set", metavar="D
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 Url = Annotated[str, typer.Option(help="where Tact runs")]
 URL = "http://127.0.0.1:8080"
-console = Console(soft_wrap=True, highlight=False)
 
 
 @policy.command()
@@ -115,10 +112,10 @@ def history(url: Url = URL, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(done, indent=2))
         return
-    table = Table("activated at", "version", "")
     for entry in done["versions"]:
-        table.add_row(entry["activated_at"], entry["policy_version"], "active" if entry["active"] else "")
-    console.print(table)
+        typer.echo(
+            f"{entry['activated_at']}  {entry['policy_version']}{'  active' if entry['active'] else ''}"
+        )
 
 
 @policy.command()

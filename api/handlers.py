@@ -27,6 +27,7 @@ from engine.requests import (
     ProfileRequest,
 )
 from engine.runtime import Engine
+from engine.worker import BEAT
 from policies.loader import Loaded, load_files
 from policies.model import PolicyError
 
@@ -318,12 +319,15 @@ class Handlers:
             _, version = await self.engine.store.clock()
             if not version:
                 state["policy"] = "none is active"
+            if not await self.engine.connection.call("EXISTS", BEAT):
+                state["worker"] = "silent: features and suppressing events lag behind"
         except Exception as error:  # noqa: BLE001  # whatever it is, we are not ready, and say why
             state["store"] = f"away: {error}"
             state["policy"] = state["worker"] = "unknown"
+        whole = all(value == "ok" for value in state.values())
         serving = state["store"] == "ok" and state["policy"] == "ok"
         return answer(
-            {"status": "ready" if serving else "degraded", "dependencies": state}, 200 if serving else 503
+            {"status": "ready" if whole else "degraded", "dependencies": state}, 200 if serving else 503
         )
 
     async def metrics(self, call: Call) -> Reply:

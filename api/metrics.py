@@ -16,10 +16,16 @@ _seen: Final[Tally[tuple[str, int]]] = Tally()
 """Counted without a look-up of labels per request; folded into the counters when somebody reads them."""
 
 
+_latency: Final[dict[str, Histogram]] = {}
+
+
 def observe(route: str, status: int, seconds: float) -> None:
     """Count one answer and how long it took."""
     _seen[route, status] += 1
-    LATENCY.labels(route).observe(seconds)
+    latency = _latency.get(route)
+    if latency is None:
+        latency = _latency[route] = LATENCY.labels(route)
+    latency.observe(seconds)
 
 
 def render() -> bytes:

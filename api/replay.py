@@ -8,15 +8,16 @@ import asyncio
 import gzip
 import json
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
-from zlib import crc32
 
 import aiohttp
 
+from api.remote import ask
 from engine.errors import TactError
 from features.event import format_time, parse_time
 
@@ -65,8 +66,10 @@ def read_lines(paths: list[Path]) -> list[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 value = json.loads(line)
+                if not isinstance(value, dict):
+                    raise TypeError("it must be a JSON object")  # noqa: TRY301  # named with its line below
                 at = parse_time(value["occurred_at"]) if "occurred_at" in value else now
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 raise ReplayFailure(
                     f"{path}:{number} is no event: {error}; mend or remove the line"
                 ) from None
@@ -82,7 +85,7 @@ def _lines(path: Path) -> Iterator[str]:
         )
         with opened as stream:
             yield from stream
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise ReplayFailure(f"{path} cannot be read: {error}") from None
 
 
@@ -105,7 +108,8 @@ class Replay:
         self.summary = Summary()
 
     async def run(self, rows: list[tuple[int, dict[str, Any]]]) -> Summary:
-        """Send all lines; raises ReplayFailure when the server stops answering."""
+        """Send all lines; raises RemoteFailure where nothing answers, ReplayFailure when it stops answering."""
+        await asyncio.to_thread(ask, self._url, "GET", "/livez")  # a wrong URL is told at once, not retried
         started = time.perf_counter()
         try:
             await self._send(rows)
@@ -130,7 +134,7 @@ class Replay:
                     if ahead > 0:
                         await asyncio.sleep(ahead)
                 who = value.get("customer_id") or json.dumps(value.get("identities"), sort_keys=True)
-                await queues[crc32(str(who).encode()) % LANES].put(value)
+                await queues[zlib.crc32(str(who).encode()) % LANES].put(value)
             for queue in queues:
                 await queue.put(None)
 

@@ -190,7 +190,7 @@ class Contacts:
                     raise Conflict(
                         "the reservation was released: reserve again before sending", state="released"
                     )
-                commit = self._judge_confirm(plan, held, contact)
+                commit = self._judge_confirm(plan, held, contact, reservation_id)
                 done = await self.store.commit(commit)
                 if done.code == "done":
                     return Confirmed(answer, plan.policy.version)
@@ -199,7 +199,8 @@ class Contacts:
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
 
-    def _judge_confirm(self, plan: Plan, held: Held, contact: Contact) -> Commit:
+    def _judge_confirm(self, plan: Plan, held: Held, contact: Contact, member: str) -> Commit:
+        """Judge the sending; `member` is the name under which quotas hold it, older than any merge."""
         late = not contact.live(held.now)
         channel = plan.policy.channels.get(contact.channel)
         if channel is None:
@@ -214,7 +215,7 @@ class Contacts:
             moments = [standing.eligible_at(channel, item) for item in contact.items]
             at = None if None in moments else max(moment for moment in moments if moment is not None)
             raise _late_refusal(list(dict.fromkeys(stops)), at)
-        changes = confirmed(plan, channel.name, contact.items, held.now, held.tag + contact.uid, late=late)
+        changes = confirmed(plan, channel.name, contact.items, held.now, member, late=late)
         until = standing.yes_until(channel, contact.items)
         return self._write(plan, held, confirm(held.facts, contact, held.now), changes, until)
 
@@ -233,7 +234,7 @@ class Contacts:
                     raise Conflict(
                         "the reservation was confirmed: the message counts as sent", state="confirmed"
                     )
-                changes = released(plan, contact.channel, contact.items, held.now, held.tag + uid)
+                changes = released(plan, contact.channel, contact.items, held.now, reservation_id)
                 facts = release(held.facts, contact, held.now)
                 done = await self.store.commit(self._write(plan, held, facts, changes, FAR))
                 if done.code == "done":

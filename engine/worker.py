@@ -9,6 +9,7 @@ that cannot be written either, the worker stops (G14).
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -42,6 +43,9 @@ PACKED_MAX: Final = 1024
 """Events that one journal entry holds at most; a position is (ms, sequence * PACKED_MAX + index)."""
 BATCH: Final = 200
 """Journal entries read at once; each holds the events of one request."""
+BEAT: Final = "tact:worker:beat"
+"""Written once a second while the worker follows the journal; gone a few seconds after it stopped."""
+BEAT_MS: Final = 5_000
 _OUTCOMES: Final = frozenset(
     {
         "impression",
@@ -88,7 +92,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fold until `stop` is set; a store that is away is waited for."""
-        loaded = False
+        loaded, beaten = False, 0.0
         while not stop.is_set():
             try:
                 if not loaded:
@@ -96,6 +100,9 @@ class Worker:
                         (as_bytes(await self.store.connection.call("GET", CHECKPOINT))) or b"0-0"
                     ).decode()
                     loaded = True
+                if time.monotonic() - beaten >= 1:
+                    await self.store.connection.call("SET", BEAT, 1, "PX", BEAT_MS)
+                    beaten = time.monotonic()
                 await self.step(block_ms=500)
             except NoPolicy:
                 await asyncio.sleep(0.1)
@@ -121,7 +128,7 @@ class Worker:
         for waiting in _rounds(entries):
             quarantined += await self._fold_round(plan, waiting)
         await self.store.connection.pipeline(
-            [("SET", CHECKPOINT, last), ("XTRIM", STREAM, "MINID", "~", last)]
+            [("SET", CHECKPOINT, last), ("XTRIM", STREAM, "MINID", _following(last))]
         )
         self.last = last
         return Progress(len(entries), quarantined, last)
@@ -256,6 +263,8 @@ class Worker:
             event = entry.event
             if not moved and entry.position <= seen.positions.get(STREAM, (0, 0)):
                 continue
+            if event.received_at <= held.facts.erased_at:
+                continue  # accepted before the person asked to be forgotten
             if event.occurred_at <= event.received_at - keep.events_ms:
                 broken.append(
                     (event, "older than keep.events: raise it, or send the event with a later time")
@@ -364,6 +373,12 @@ def _rounds(entries: Sequence[Entry]) -> list[list[Entry]]:
         if entry.event.identities:
             rounds.append([])
     return [waiting for waiting in rounds if waiting]
+
+
+def _following(entry_id: str) -> str:
+    """Return the id after this one: what was folded is not kept, or an erased person would stay in the journal."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return f"{milliseconds}-{int(sequence) + 1}"
 
 
 def _counter(state: bytes | None) -> int:

@@ -26,9 +26,9 @@ if ARGV[2] ~= '' then
   local active = redis.call('GET', KEYS[2])
   if active ~= ARGV[2] then return {2, now, active} end
 end
-local held = redis.call('HMGET', KEYS[1], 'f', 'p')
-local version = held[1] and string.sub(held[1], 1, 8) or '\0\0\0\0\0\0\0\0'
-if version ~= ARGV[1] then return {1, now, held[1], held[2]} end
+local facts = redis.call('HGET', KEYS[1], 'f')
+local version = facts and string.sub(facts, 1, 8) or '\0\0\0\0\0\0\0\0'
+if version ~= ARGV[1] then return {1, now, facts, redis.call('HGET', KEYS[1], 'p')} end
 if ARGV[3] ~= '' and now >= tonumber(ARGV[3]) then return {3, now} end
 
 local quotas = (#KEYS - 4) / 2

@@ -53,6 +53,8 @@ channels:
   night:  {{kind: outbound, quiet_hours: {{from: "{12 - QUIET_H}:00", to: "{12 + QUIET_H}:00"}}}}
   flash:  {{kind: outbound, reservation_ttl: 1s}}
   call:   {{kind: outbound, capacity: {{max: 2, per: day}}}}
+  desk:   {{kind: outbound, capacity: {{max: 2, per: day}}}}
+  counter: {{kind: outbound, capacity: {{max: 2, per: day}}}}
   visit:  {{kind: outbound, capacity: {{max: 1, per: day}}}}
 placements:
   home:       {{channel: web, slots: 2, fallback: tips}}

@@ -239,6 +239,18 @@ def test_caps_hold_over_the_union_by_either_id_from_the_next_request_on(tact: Ap
     assert tact.confirm(made).json["state"] == "confirmed"
 
 
+@pytest.mark.parametrize("end", ["release", "confirm"])
+def test_capacity_that_was_held_before_a_merge_is_freed_or_spent_once(tact: Api, fresh: Fresh, end: str) -> None:
+    one, two, cookie = fresh(), fresh(), fresh("cookie")
+    link(tact, two, cookie)
+    channel = {"release": "desk", "confirm": "counter"}[end]
+    made = tact.reserve(channel, "service", two)
+    link(tact, one, cookie)
+    assert tact.call("POST", f"/v1/contacts/{made}/{end}").status == 200
+    room = [result["allowed"] for result in tact.check(channel, "service", fresh(), fresh(), fresh())]
+    assert room == {"release": [True, True, False], "confirm": [True, False, False]}[end]
+
+
 def test_what_is_sent_to_a_merged_id_reaches_the_one_who_survives(tact: Api, fresh: Fresh) -> None:
     one, two, cookie = fresh(), fresh(), fresh("cookie")
     link(tact, two, cookie)

@@ -87,6 +87,7 @@ class World:
         self.run = runner.run
         self.url = f"unix://{server.socket_path}"
         self.engines: list[Engine] = []
+        self.journal: dict[bytes, list[Any]] = {}
         self._numbers = count()
         self.one = self.open()
         self.activate(FILES)
@@ -130,7 +131,11 @@ class World:
         return Event(type=type_, customer_id=customer_id, occurred_at=now - ago_ms, received_at=now, **fields)
 
     def append(self, *events: Event) -> None:
+        """Append to the journal; what it holds is noted, so that it can be read again from the beginning."""
         self.run(self.one.journal.append(events))
+        for entry in as_list(self.call("XRANGE", STREAM, "-", "+")):
+            entry_id, fields = as_list(entry)
+            self.journal[as_bytes(entry_id) or b""] = as_list(fields)
 
     def fold(self, worker: Worker | None = None) -> int:
         """Fold all that waits; returns how many events there were."""
@@ -140,8 +145,12 @@ class World:
         return total
 
     def replay(self) -> int:
-        """Fold the journal from its beginning, as a worker does that has lost its checkpoint."""
-        self.call("DEL", CHECKPOINT)
+        """Fold the journal from its beginning, as a worker does that died before it moved its checkpoint."""
+        self.call("DEL", CHECKPOINT, STREAM)
+        for entry_id, fields in sorted(
+            self.journal.items(), key=lambda entry: [int(part) for part in entry[0].split(b"-")]
+        ):
+            self.call("XADD", STREAM, entry_id, *fields)
         self.one.worker.last = "0-0"
         return self.fold()
 
@@ -756,6 +765,18 @@ def test_an_erased_customer_leaves_no_id_and_no_alias_behind(world: World) -> No
     assert leaks(world, b"PERSON", b"ALIAS")
     assert world.run(people.erase("PERSON-1"))["receipt"]
     assert leaks(world, b"PERSON", b"ALIAS") == []
+
+
+def test_events_accepted_before_the_erasure_do_not_bring_the_person_back(world: World) -> None:
+    world.append(world.event("PERSON-1", "page_view"))
+    world.fold()
+    world.append(world.event("PERSON-1", "page_view"), world.event("c2", "page_view"))
+    world.run(world.one.people.erase("PERSON-1"))
+    world.replay()
+    assert leaks(world, b"PERSON") == []
+    with pytest.raises(NotFound):
+        world.customer("PERSON-1")
+    assert world.feature("c2") == 1
 
 
 def test_an_erased_person_is_not_contacted_until_a_consent_is_granted_anew(world: World) -> None:
