@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Tact picks each customer's next best action within milliseconds, or keeps silent when silence is better.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
 )
 worker = typer.Typer(
@@ -113,11 +114,13 @@ def replay(
     """Send recorded events and contacts through the API, oldest first."""
     from rich.progress import Progress  # noqa: PLC0415  # only commands with long work need it
 
+    from api.remote import ask  # noqa: PLC0415  # as above
     from api.replay import Replay, read_lines, shifted  # noqa: PLC0415  # as above
 
     if speed is not None and not speed > 0:
         raise typer.BadParameter("--speed is a number above 0")
     rows = shifted(read_lines(files), keep_times=keep_times)
+    ask(url, "GET", "/livez")  # a wrong URL is told at once; a server that goes away later is waited for
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("replaying", total=len(rows))
         summary = asyncio.run(

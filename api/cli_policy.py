@@ -8,8 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from api.remote import RemoteFailure, ask
-from engine.cases import run_cases
-from engine.plan import compile_plan
 from policies.cases import parse_cases
 from policies.loader import load_dir
 from policies.model import PolicyError, Problem
@@ -54,6 +52,9 @@ def run_tests(
     as_json: Json = False,
 ) -> None:
     """Run the policy's own cases. Exit 1 if any fails."""
+    from engine.cases import run_cases  # noqa: PLC0415  # the core is not needed to print a help page
+    from engine.plan import compile_plan  # noqa: PLC0415  # as above
+
     loaded = load_dir(folder)
     asked = loaded.cases
     if cases:

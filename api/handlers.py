@@ -75,7 +75,7 @@ class Handlers:
         call.query()
         raw = await call.body(JSON_MAX)
         request = convert(parse_json(raw), CheckRequest)
-        plan = await self.engine.contacts.plan()
+        plan = await self.engine.contacts.active()
         ttl_ms = None if request.reservation_ttl_s is None else _ttl_ms(request.reservation_ttl_s)
         item = item_of(plan, request.category, request.offer)
         checked_item(plan, request.channel, item)
@@ -109,7 +109,7 @@ class Handlers:
             ttl_ms = _ttl_ms(_number(query["reservation_ttl_s"], "reservation_ttl_s"))
         used = self._idempotency(call, "contacts/check-stream", b"")
         seed = used.key.encode() if used is not None else b""
-        await self.engine.contacts.plan()
+        await self.engine.contacts.active()
         return Stream(self._check_rows(call, take=reserve == "true", ttl_ms=ttl_ms, seed=seed))
 
     async def _check_rows(
@@ -465,4 +465,4 @@ def _number(text: str, name: str) -> float:
 
 def _is_entry_id(text: str) -> bool:
     first, _, second = text.partition("-")
-    return all(part.isascii() and part.isdigit() and len(part) <= 20 for part in (first, second))
+    return all(part.isascii() and part.isdigit() and len(part) <= 19 for part in (first, second))

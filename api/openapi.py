@@ -6,6 +6,7 @@ import msgspec
 from fastapi import FastAPI
 
 from api.routes import ROUTES, Route
+from engine.requests import Id
 
 _PROBLEM: Final = {
     "type": "object",
@@ -24,7 +25,7 @@ _PROBLEM: Final = {
         },
     },
 }
-_ID_SCHEMA: Final = {"type": "string", "minLength": 1, "maxLength": 128}
+_ID_SCHEMA: Final = msgspec.json.schema(Id)
 _REFUSALS: Final = {
     "400": "The body cannot be read",
     "404": "There is no such thing",

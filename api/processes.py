@@ -18,10 +18,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final, cast
 
-from api.http_server import bind, serve
 from api.settings import setting
 from engine.adapters.processes import Part, Program, Supervisor
-from engine.adapters.server import ValkeyServer
 from engine.errors import TactError
 from engine.plan import Plan, compile_plan
 from engine.runtime import Engine, open_engine
@@ -63,9 +61,18 @@ def store_url() -> str:
     return url
 
 
+def port_setting() -> int:
+    """Return TACT_PORT, or refuse with the way out."""
+    text = setting("TACT_PORT")
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise Refused(f"TACT_PORT is '{text}': set it to a port number from 0 to 65535")
+    return int(text)
+
+
 def run_api() -> None:
     """Serve the API of one process until SIGTERM or SIGINT."""
-    from api.app import App  # noqa: PLC0415  # neither the supervisor nor the worker pays for the web stack
+    from api.app import App  # noqa: PLC0415  # neither the supervisor nor the worker needs the web framework
+    from api.http_server import bind, serve  # noqa: PLC0415  # as above
 
     url = store_url()
     descriptor = setting("TACT_LISTEN_FD")
@@ -73,9 +80,18 @@ def run_api() -> None:
         listener = socket.socket(fileno=int(descriptor))
     else:
         check_host(setting("TACT_HOST"))
-        listener = bind(setting("TACT_HOST"), int(setting("TACT_PORT")))
+        listener = bind(setting("TACT_HOST"), port_setting())
+    failures: list[Exception] = []
 
     async def opened() -> Engine:
+        try:
+            return await wired()
+        except Exception as failure:
+            failures.append(failure)
+            logging.getLogger("uvicorn.error").disabled = True  # the one sentence below says it better
+            raise
+
+    async def wired() -> Engine:
         engine = await open_engine(url)
         folder = setting("TACT_POLICIES")
         if folder and not descriptor:
@@ -86,7 +102,12 @@ def run_api() -> None:
         calm_collector()
         return engine
 
-    serve(cast("Any", App(opened)), [listener])
+    try:
+        serve(cast("Any", App(opened)), [listener])
+    except SystemExit:
+        if failures:
+            raise failures[0] from None
+        raise
 
 
 def calm_collector() -> None:
@@ -141,6 +162,9 @@ def run_up(
     `announce(host, port, store, policy_version)` is called once the API is ready, `report` with each sentence
     for the user.
     """
+    from api.http_server import bind  # noqa: PLC0415  # the worker is ready sooner without the web stack
+    from engine.adapters.server import ValkeyServer  # noqa: PLC0415  # only the supervisor starts a store
+
     check_host(host)
     activation = _Activation(compile_plan(load_dir(policies or example).policy), always=policies is not None)
     listener = bind(host, port)

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import aiohttp
 
-from api.remote import ask
 from engine.errors import TactError
 from features.event import format_time, parse_time
 
@@ -80,10 +79,8 @@ def read_lines(paths: list[Path]) -> list[tuple[int, dict[str, Any]]]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        opened = (
-            gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        )
-        with opened as stream:
+        packed = path.suffix == ".gz"
+        with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as stream:
             yield from stream
     except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise ReplayFailure(f"{path} cannot be read: {error}") from None
@@ -108,8 +105,7 @@ class Replay:
         self.summary = Summary()
 
     async def run(self, rows: list[tuple[int, dict[str, Any]]]) -> Summary:
-        """Send all lines; raises RemoteFailure where nothing answers, ReplayFailure when it stops answering."""
-        await asyncio.to_thread(ask, self._url, "GET", "/livez")  # a wrong URL is told at once, not retried
+        """Send all lines; raises ReplayFailure when the server stops answering."""
         started = time.perf_counter()
         try:
             await self._send(rows)

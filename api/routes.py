@@ -361,7 +361,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         response={"entries": []},
         query=(
             ("limit", _WHOLE, "how many at most; 100 unless told"),
-            ("after", {"type": "string"}, "an entry_id"),
+            ("after", {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}, "an entry_id"),
         ),
     ),
     Route(

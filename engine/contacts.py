@@ -77,9 +77,13 @@ class Contacts:
         self.store = customers.store
 
     async def plan(self) -> Plan:
-        """Return the active plan, asking the store only where this process knows none."""
+        """Return the plan that this process used last, asking the store only where it knows none."""
         current = self.plans.current
-        return current if current is not None else await self.plans.get((await self.store.clock())[1])
+        return current if current is not None else await self.active()
+
+    async def active(self) -> Plan:
+        """Return the plan that is active in the store at this moment: another process may have switched it."""
+        return await self.plans.get((await self.store.clock())[1])
 
     # ------------------------------------------------------------------ check and reserve
 
@@ -139,7 +143,8 @@ class Contacts:
             uid = derived_uid(seed, row.number) if seed else make_uid(held.now, os.urandom)
             before = find(facts, uid) if seed else None
             if before is not None:
-                answers[row.number] = _allowed(held, row, before if take else None)
+                same = before.channel == row.channel and before.items == (row.item,)
+                answers[row.number] = _allowed(held, row, before if take else None) if same else _another(row)
                 continue
             standing = Standing(plan.rules, facts, values, held.now)
             spent = [name for name, places in left.items() if places <= 0]
@@ -374,6 +379,11 @@ def _allowed(held: Held, row: Row, made: Contact | None) -> Json:
     if made is not None:
         answer |= {"reservation_id": public_id(held.tag, made.uid), "expires_at": when(made.expires_at)}
     return answer
+
+
+def _another(row: Row) -> Json:
+    detail = "this Idempotency-Key was used with another row in this place: take a new key"
+    return {"customer_id": row.customer_id, "error": detail}
 
 
 def _quota_refusals(

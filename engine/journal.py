@@ -16,7 +16,8 @@ from engine.adapters.store import Commit, as_bytes, as_list
 from engine.customers import Customers, next_version, version_bytes
 from engine.deciding import MAX_JUDGEMENTS
 from engine.errors import Busy
-from engine.worker import PACKED_MAX, QUARANTINE, STREAM
+from engine.quarantine import QUARANTINE
+from engine.worker import PACKED_MAX, STREAM
 from features.event import Event, decode_events, encode_events
 from features.fold import with_consent
 
@@ -101,10 +102,10 @@ class Journal:
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
 
-    async def quarantined(self, limit: int, after: str = "") -> list[Quarantined]:
+    async def quarantined(self, limit: int, after: str = "", until: str = "+") -> list[Quarantined]:
         """Return up to `limit` entries of the quarantine after the entry id `after`, oldest first."""
         start = f"({after}" if after else "-"
-        rows = as_list(await self.store.connection.call("XRANGE", QUARANTINE, start, "+", "COUNT", limit))
+        rows = as_list(await self.store.connection.call("XRANGE", QUARANTINE, start, until, "COUNT", limit))
         found = []
         for row in rows:
             entry_id, fields = as_list(row)
@@ -123,9 +124,16 @@ class Journal:
         return reply if isinstance(reply, int) else 0
 
     async def requeue(self, limit: int) -> tuple[int, int]:
-        """Send quarantined events through the journal again; returns (events sent, entries that cannot be read)."""
+        """Send quarantined events through the journal again; returns (events sent, entries that cannot be read).
+
+        Only those that are there now: what still cannot be applied comes back while this runs.
+        """
+        newest = as_list(await self.store.connection.call("XREVRANGE", QUARANTINE, "+", "-", "COUNT", 1))
+        if not newest:
+            return 0, 0
+        until = (as_bytes(as_list(newest[0])[0]) or b"").decode()
         sent, unreadable, after = 0, 0, ""
-        while limit > 0 and (entries := await self.quarantined(min(limit, 500), after)):
+        while limit > 0 and (entries := await self.quarantined(min(limit, 500), after, until)):
             for entry in entries:
                 after = entry.entry_id
                 if not entry.events:

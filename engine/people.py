@@ -22,6 +22,7 @@ from engine.deciding import MAX_JUDGEMENTS, MERGED
 from engine.errors import Busy, Invalid, NotFound
 from engine.ids import make_uid, public_id
 from engine.plan import Plan
+from engine.quarantine import forget_quarantined
 from features.codec import decode_facts, decode_seen, encode_seen, encode_state
 from features.facts import Contact, Dated, Facts, Value
 from features.fields import INT_MAX, INT_MIN, is_zone
@@ -249,7 +250,24 @@ class People:
                 seen=b"-",
             )
         )
-        return moved.code == "done"
+        if moved.code != "done":
+            return False
+        for kind, old in source.facts.aliases:
+            if kind == MERGED:
+                await self._repoint(old, into.facts.customer_id, now)
+        return True
+
+    async def _repoint(self, old: str, into: str, now: int) -> None:
+        """Lead an id that was merged earlier straight to the survivor: chains must not grow with every merge.
+
+        A lost race leaves the pointer as it was, which is a longer way to the same customer.
+        """
+        tag = self.customers.tag(old)
+        blob = (await self.store.load(tag)).facts
+        facts = decode_facts(blob) if blob is not None else None
+        if facts is not None and facts.moved_to and facts.moved_to != into:
+            pointer = next_version(replace(facts, moved_to=into), now)
+            await self.store.commit(Commit(tag=tag, facts_version=version_bytes(facts), facts=pointer))
 
     async def _whole(self, plan: Plan, held: Held) -> Customer:
         blob = as_bytes(await self.store.connection.call("HGET", f"{{{held.tag}}}", "e"))
@@ -315,6 +333,7 @@ class People:
                 continue
             for old in merged:
                 await self._erase_pointer(old, held.now, keep)
+            await forget_quarantined(self.store, {customer_id, held.facts.customer_id, *merged})
             await self.store.forget(held.tag, held.now, keep)
             await self.store.unalias(
                 [self.customers.alias_tag(kind, value) for kind, value in held.facts.aliases]

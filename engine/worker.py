@@ -29,6 +29,7 @@ from engine.ledger import find, pruned
 from engine.overrun import broken_rules
 from engine.people import People
 from engine.plan import Plan
+from engine.quarantine import QUARANTINE
 from engine.quotas import QuotaOp, budget_quota, capacity_quota
 from features.codec import decode_seen, encode_seen, encode_state
 from features.event import Event, decode_events
@@ -38,7 +39,6 @@ from features.state import Customer, Seen, event_hash
 
 STREAM: Final = "tact:events"
 CHECKPOINT: Final = "tact:events:done"
-QUARANTINE: Final = "tact:quarantine"
 PACKED_MAX: Final = 1024
 """Events that one journal entry holds at most; a position is (ms, sequence * PACKED_MAX + index)."""
 BATCH: Final = 200

@@ -83,7 +83,7 @@ class Promises:
     # ------------------------------------------------------------------ what is asked, and what its answer promises
 
     def sent(self, events: Iterable[Json]) -> Deed:
-        """Events, alone or in a pack."""
+        """Return events to send, alone or in a pack."""
         pack = tuple(events)
 
         def settle(answer: Answer) -> None:
@@ -95,7 +95,7 @@ class Promises:
         return Deed("/v1/events", list(pack) if len(pack) > 1 else pack[0], settle, events=pack)
 
     def decided(self, customer_id: str, placement: str, key: str) -> Deed:
-        """A decision that may reserve."""
+        """Return a decide, which may reserve."""
 
         def settle(answer: Answer) -> None:
             if answer.status != 200:
@@ -109,7 +109,7 @@ class Promises:
         return Deed("/v1/decide", body, settle, key, reserves=1)
 
     def checked(self, channel: str, offer: str, customer_ids: list[str], key: str) -> Deed:
-        """A check that reserves each yes for a week."""
+        """Return a check that reserves each yes for a week."""
 
         def settle(answer: Answer) -> None:
             if answer.status != 200 or len(answer.body["results"]) != len(customer_ids):
@@ -128,7 +128,7 @@ class Promises:
         return Deed("/v1/contacts/check", body, settle, key, reserves=len(customer_ids))
 
     def ended(self, reservation_id: str, state: str) -> Deed:
-        """A reservation's one end: confirmed or released. The same end again is the same answer."""
+        """Return a reservation's one end: confirmed or released. The same end again is the same answer."""
         self.open.discard(reservation_id)
 
         def settle(answer: Answer) -> None:
@@ -141,7 +141,7 @@ class Promises:
         return Deed(path, None, settle, moves={reservation_id: state})
 
     def confirmed(self, reservation_ids: list[str]) -> Deed:
-        """Many confirms in one call."""
+        """Return many confirms in one call."""
         self.open.difference_update(reservation_ids)
 
         def settle(answer: Answer) -> None:
@@ -156,7 +156,7 @@ class Promises:
         return Deed("/v1/contacts/confirm", {"reservation_ids": reservation_ids}, settle, moves=moves)
 
     def recorded(self, contact_id: str, customer_id: str, channel: str, offer: str) -> Deed:
-        """A contact that happened elsewhere."""
+        """Return a contact that happened elsewhere."""
 
         def settle(answer: Answer) -> None:
             if answer.status != 201 or answer.body["contact_id"] != contact_id:

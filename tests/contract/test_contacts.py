@@ -269,6 +269,15 @@ def test_a_retried_stream_makes_no_second_reservation(tact: Api, fresh: Fresh) -
     assert len(tact.customer(who)["contacts"]) == 2
 
 
+def test_a_streams_key_with_another_row_in_its_place_is_an_error_there(tact: Api, fresh: Fresh) -> None:
+    who, key = fresh(), fresh("key")
+    row = {"customer_id": who, "channel": "push", "category": "service"}
+    tact.stream("/v1/contacts/check", [row], idempotency_key=key)
+    (said,) = tact.stream("/v1/contacts/check", [row | {"channel": "post"}], idempotency_key=key).rows
+    assert said.keys() == {"customer_id", "error"}
+    assert len(tact.customer(who)["contacts"]) == 1
+
+
 # ---------------------------------------------------------------------- streamed checks
 
 

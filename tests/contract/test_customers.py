@@ -239,8 +239,21 @@ def test_caps_hold_over_the_union_by_either_id_from_the_next_request_on(tact: Ap
     assert tact.confirm(made).json["state"] == "confirmed"
 
 
+def test_any_number_of_merges_one_after_the_other_leaves_every_id_reachable(tact: Api, fresh: Fresh) -> None:
+    people, cookie = [fresh() for _ in range(24)], fresh("cookie")
+    for who in people:
+        tact.grant(who)
+        link(tact, who, cookie)
+    last = tact.customer(people[-1])
+    assert last["customer_id"] == people[-1]
+    assert all(tact.customer(who) == last for who in people)
+    assert tact.decide(people[0], "home")["customer_id"] == people[-1]
+
+
 @pytest.mark.parametrize("end", ["release", "confirm"])
-def test_capacity_that_was_held_before_a_merge_is_freed_or_spent_once(tact: Api, fresh: Fresh, end: str) -> None:
+def test_capacity_that_was_held_before_a_merge_is_freed_or_spent_once(
+    tact: Api, fresh: Fresh, end: str
+) -> None:
     one, two, cookie = fresh(), fresh(), fresh("cookie")
     link(tact, two, cookie)
     channel = {"release": "desk", "confirm": "counter"}[end]

@@ -92,6 +92,7 @@ def test_every_route_has_a_scope(document: Any) -> None:
         assert scope in get_args(KeyScope)
 
 
+@pytest.mark.timeout(60 + CALLS / 5)
 def test_whatever_the_document_allows_or_forbids_is_answered_as_documented(
     tact: Api, document: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,7 +84,11 @@ def test_a_limit_that_is_no_whole_number_in_its_range_is_422(tact: Api, path: st
     assert (reply.status, reply.media) == (422, "application/problem+json")
 
 
-@pytest.mark.parametrize("after", ["x", "1", "-", "1-2-3", "٣-1", "(1-1"])
+@pytest.mark.parametrize("after", ["9" * 20 + "-1", "1-" + "9" * 20, "x", "1", "-", "1-2-3", "٣-1", "(1-1"])
 def test_an_entry_id_that_cannot_be_one_is_422(tact: Api, after: str) -> None:
 
     assert tact.call("GET", f"/v1/quarantine?after={quote(after)}").status == 422
+
+
+def test_the_greatest_entry_id_has_nothing_after_it(tact: Api) -> None:
+    assert tact.get("/v1/quarantine?after=9999999999999999999-9999999999999999999") == {"entries": []}

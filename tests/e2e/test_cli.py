@@ -88,8 +88,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tact(folder: Path) -> Iterator[Running]:
+    """One Tact for the commands; Ctrl-C to the process alone ends it and all its parts."""
     with running("--policies", str(folder)) as tact:
         yield tact
+        parts = children(tact.process.pid)
+        assert tact.stop() == 0
+        assert [is_gone(pid) for pid in parts] == [True, True, True]
 
 
 # ---------------------------------------------------------------------- tact up
@@ -120,6 +124,16 @@ class Up:
         return self.process.returncode
 
 
+@pytest.fixture
+def own() -> Iterator[list[subprocess.Popen[Any]]]:
+    """Processes that a test started; what it leaves running is killed."""
+    own: list[subprocess.Popen[Any]] = []
+    yield own
+    for process in own:
+        process.kill()
+        process.communicate()
+
+
 def test_up_says_where_it_is_ready_and_the_second_on_its_folder_is_refused(data_folder: Path) -> None:
     up = Up("--data", data_folder)
     try:
@@ -144,8 +158,11 @@ def test_up_says_where_it_is_ready_and_the_second_on_its_folder_is_refused(data_
     assert [is_gone(pid) for pid in up.parts] == [True, True, True]
 
 
-def test_a_policy_set_activated_meanwhile_outlives_a_restart(data_folder: Path, tmp_path: Path) -> None:
+def test_a_policy_set_activated_meanwhile_outlives_a_restart(
+    data_folder: Path, tmp_path: Path, own: list[subprocess.Popen[Any]]
+) -> None:
     first = start(data_folder, "--policies", str(policy_folder(tmp_path / "one", "one")))
+    own.append(first.process)
     changed = {"files": POLICY | {"policy.yaml": POLICY["policy.yaml"].replace("crash", "two")}}
     version = first.ask("POST", "/v1/policies/activate", changed)["policy_version"]
     parts = children(first.process.pid)
@@ -154,6 +171,7 @@ def test_a_policy_set_activated_meanwhile_outlives_a_restart(data_folder: Path, 
     assert [is_gone(pid) for pid in parts] == [True, True, True]
 
     second = start(data_folder)
+    own.append(second.process)
     active = second.ask("GET", "/v1/policies/active")
     parts = children(second.process.pid)
     second.process.kill()
@@ -161,6 +179,48 @@ def test_a_policy_set_activated_meanwhile_outlives_a_restart(data_folder: Path, 
     assert (active["policy"], active["policy_version"]) == ("two", version)
     assert len(parts) == 3
     assert [is_gone(pid) for pid in parts] == [True, True, True]
+
+
+def test_ctrl_c_while_modules_load_ends_it_without_a_word(
+    data_folder: Path, own: list[subprocess.Popen[Any]]
+) -> None:
+    command = [sys.executable, "-m", "api.main", "up", "--port", "0", "--data", str(data_folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    own.append(process)
+    eventually(lambda: "numpy" in Path(f"/proc/{process.pid}/maps").read_text(), bool)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=15)[0] == b""
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("part", [["api"], ["worker", "features"]], ids=" ".join)
+def test_a_part_without_a_store_is_one_sentence(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, part: list[str]
+) -> None:
+    monkeypatch.delenv("TACT_STORE", raising=False)
+    said = cli(*part)
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("tact: TACT_STORE is not set: ")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "redis://", "redis://127.0.0.1:9", "unix:///nowhere"])
+@pytest.mark.parametrize(
+    "part", [["api"], ["worker", "features"], ["up", "--port", "0", "--store"]], ids=" ".join
+)
+def test_a_store_that_cannot_be_reached_is_one_sentence(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, part: list[str], url: str
+) -> None:
+    monkeypatch.setenv("TACT_STORE", url)
+    monkeypatch.setenv("TACT_PORT", "0")
+    said = cli(*part, *([url] if part[0] == "up" else []))
+    assert (said.code, said.out) == (1, "")
+    assert re.fullmatch(r"tact: The store.*\n", said.err), said.err
+
+
+def test_a_port_that_is_no_number_is_one_sentence(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TACT_STORE", "redis://127.0.0.1:9")
+    monkeypatch.setenv("TACT_PORT", "high")
+    assert cli("api").err == "tact: TACT_PORT is 'high': set it to a port number from 0 to 65535\n"
 
 
 def test_a_port_in_use_is_one_sentence(cli: Cli, tact: Running, tmp_path: Path) -> None:
@@ -477,7 +537,7 @@ def test_wrong_usage_is_2(cli: Cli, words: list[str]) -> None:
         ["quarantine", "replay"],
         ["replay", "FILE"],
     ],
-    ids=lambda words: " ".join(words),
+    ids=" ".join,
 )
 @pytest.mark.parametrize(
     "url", [NOWHERE, "nonsense", "http://", "http://a b", "ftp://127.0.0.1", "http://[::1"]

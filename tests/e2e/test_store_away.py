@@ -7,8 +7,11 @@ not be carried out once the store runs on.
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,15 +127,14 @@ def test_what_needs_the_store_is_503_with_a_time_to_try_again(api: Api, tact: Ru
     kept = api.reserve("email", "promotion", "confirm-me")
     stopped = Stopped(tact)
     try:
-        answers = [
-            api.call("POST", "/v1/contacts/check", check_of("c2")),
-            api.call("POST", f"/v1/contacts/{kept}/confirm"),
-            api.call("POST", f"/v1/contacts/{kept}/release"),
-            api.call("POST", "/v1/events", {"type": "page_view", "customer_id": "c2"}),
-            api.call("GET", "/v1/customers/c2"),
-        ]
-        alive = api.call("GET", "/livez")
-        ready = api.call("GET", "/readyz")
+        answers = at_once(
+            lambda: api.call("POST", "/v1/contacts/check", check_of("c2")),
+            lambda: api.call("POST", f"/v1/contacts/{kept}/confirm"),
+            lambda: api.call("POST", f"/v1/contacts/{kept}/release"),
+            lambda: api.call("POST", "/v1/events", {"type": "page_view", "customer_id": "c2"}),
+            lambda: api.call("GET", "/v1/customers/c2"),
+        )
+        alive, ready = at_once(lambda: api.call("GET", "/livez"), lambda: api.call("GET", "/readyz"))
     finally:
         stopped.resume()
     for answer in answers:
@@ -146,6 +148,12 @@ def test_what_needs_the_store_is_503_with_a_time_to_try_again(api: Api, tact: Ru
     assert api.confirm(kept).json["state"] == "confirmed"
 
 
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """Make the calls side by side: each waits for the store until its own deadline."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
 def check_of(customer_id: str) -> dict[str, object]:
     return {"channel": "email", "category": "promotion", "customer_ids": [customer_id]}
 
@@ -155,14 +163,15 @@ def test_nothing_that_was_refused_is_carried_out_later(api: Api, tact: Running) 
     known = eventually(lambda: api.call("GET", "/v1/customers/quiet"), lambda reply: reply.status == 200)
     before = known.json
     assert before["features"]["views"]["value"] == 1
+    contact = {"customer_id": "quiet", "channel": "email", "category": "promotion", "contact_id": "x-1"}
     stopped = Stopped(tact)
     try:
-        for placement in ("letter", "home", "corner"):
-            ask(api, placement, "quiet")
-        api.call("POST", "/v1/contacts/check", check_of("quiet"))
-        api.call("POST", "/v1/events", {"type": "page_view", "customer_id": "quiet"})
-        contact = {"customer_id": "quiet", "channel": "email", "category": "promotion", "contact_id": "x-1"}
-        api.call("POST", "/v1/contacts", contact)
+        at_once(
+            *(partial(ask, api, placement, "quiet") for placement in ("letter", "home", "corner")),
+            lambda: api.call("POST", "/v1/contacts/check", check_of("quiet")),
+            lambda: api.call("POST", "/v1/events", {"type": "page_view", "customer_id": "quiet"}),
+            lambda: api.call("POST", "/v1/contacts", contact),
+        )
     finally:
         stopped.resume()
     ready_again(api)

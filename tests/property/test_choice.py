@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from engine.arbitration import (
     Distribution,
     _made,
     distribution,
     draw,
+    normal_cdf,
     probabilities,
     shortlist,
     uniform,
@@ -129,6 +131,12 @@ def test_the_quadrature_agrees_with_a_simulation(name: str) -> None:
     assert probabilities(mean, deviation, 0.0) == pytest.approx(won, abs=0.01)
 
 
+def test_our_normal_is_the_normal() -> None:
+    points = np.linspace(-9, 9, 20_001)
+    assert normal_cdf(points) == pytest.approx(ndtr(points), abs=1e-7)
+    assert (normal_cdf(np.linspace(-4, 4, 1001)) > 0).all()
+
+
 def normals(size: int) -> st.SearchStrategy[tuple[list[float], list[float]]]:
     means = st.lists(st.floats(-1e3, 1e3), min_size=size, max_size=size)
     spreads = st.lists(st.one_of(st.just(0.0), st.floats(1e-9, 1e3)), min_size=size, max_size=size)
@@ -236,5 +244,6 @@ def simulated_bias(draws: Callable[[str], int]) -> bool:
 def test_drawing_the_greatest_of_a_sample_would_not_be_what_is_stated() -> None:
     """A second control: a choice that follows other chances than the stated ones is rejected."""
     mean, _ = arrays("five, spread")
-    assert simulated_bias(lambda uid: draw(over("five, spread"), uid, 1)[0].place)
+    given_over = over("five, spread")
+    assert simulated_bias(lambda uid: draw(given_over, uid, 1)[0].place)
     assert not simulated_bias(lambda uid: int(mean.argmax()) if uniform(uid, "other") < 0.9 else 0)

@@ -97,7 +97,7 @@ def test_a_trace_gives_the_chances_that_were_drawn_from(plan: Plan) -> None:
 
 def test_a_record_read_back_gives_the_same_trace(plan: Plan) -> None:
     for ask in ({}, {"control": True}, {"at_random": True}, {"context": {"device": "phone"}}):
-        _, record = made(plan, **ask)  # type: ignore[arg-type]
+        _, record = made(plan, **ask)
         again = DECODER.decode(ENCODER.encode(record))
         assert again == record
         assert trace(plan, again) == trace(plan, record)
