@@ -186,7 +186,8 @@ def run_up(
     ]
     stages: list[list[Part]] = [[server]] if server is not None else []
     activation.url = url
-    stages += [[activation], [worker], list(apis)]
+    # The policy set is activated while the others are still starting up: nothing is ready before it is.
+    stages += [[worker], list(apis), [activation]]
     where = f"http://{host}:{port}"
 
     def ready() -> bool:

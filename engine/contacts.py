@@ -17,7 +17,7 @@ from engine.customers import Customers, Held, next_version, state_of, version_by
 from engine.deciding import MAX_JUDGEMENTS, STALE_MS
 from engine.errors import Busy, Conflict, Invalid, NotFound, TactError
 from engine.governor import FAR, NextFree, Refusal, Standing
-from engine.ids import derived_uid, make_uid, public_id, split_id
+from engine.ids import derived_uid, make_uid, public_id, split_id, stored_uid
 from engine.ledger import confirm, external_uid, find, pruned, record, release, reserve
 from engine.overrun import broken_rules
 from engine.plan import Plan, condition_values
@@ -183,7 +183,7 @@ class Contacts:
             held = await self.customers.load_tag(tag)
             for _ in range(MAX_JUDGEMENTS):
                 plan = await self.plans.get(held.policy_version)
-                contact = self._reservation(held, uid, reservation_id)
+                contact = self._reservation(held, tag, uid, reservation_id)
                 answer = {
                     "reservation_id": reservation_id,
                     "state": "confirmed",
@@ -231,7 +231,7 @@ class Contacts:
             held = await self.customers.load_tag(tag)
             for _ in range(MAX_JUDGEMENTS):
                 plan = await self.plans.get(held.policy_version)
-                contact = self._reservation(held, uid, reservation_id)
+                contact = self._reservation(held, tag, uid, reservation_id)
                 answer = {"reservation_id": reservation_id, "state": "released"}
                 if contact.state == "released":
                     return answer
@@ -329,8 +329,8 @@ class Contacts:
         return place
 
     @staticmethod
-    def _reservation(held: Held, uid: str, reservation_id: str) -> Contact:
-        contact = find(held.facts, uid)
+    def _reservation(held: Held, tag: str, uid: str, reservation_id: str) -> Contact:
+        contact = find(held.facts, stored_uid(tag, uid, held.tag))
         if contact is None:
             raise NotFound(f"there is no reservation '{reservation_id}': long-ended ones are forgotten")
         return contact

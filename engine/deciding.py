@@ -21,7 +21,7 @@ from engine.decide import decide
 from engine.decision import DECODER, ENCODER, Ask, Decision, Record
 from engine.errors import Busy, Invalid, NotFound
 from engine.idempotency import Idempotency, unpack
-from engine.ids import make_uid, public_id, split_id
+from engine.ids import make_uid, public_id, split_id, stored_uid
 from engine.ledger import find, pruned, reserve
 from engine.plan import Plan, condition_values
 from engine.quotas import Quota, QuotaOp, holds, placement_quotas, used_up
@@ -268,7 +268,7 @@ class Deciding:
             held = await self.customers.load_tag(tag)
             reservation = {
                 "id": public_id(tag, record.uid),
-                "state": reservation_state(held.facts, record.uid, held.now),
+                "state": reservation_state(held.facts, stored_uid(tag, record.uid, held.tag), held.now),
                 "expires_at": when(record.expires_at),
             }
         return record_view(plan, tag, record, reservation, [outcome_view(outcome) for outcome in outcomes])

@@ -42,6 +42,14 @@ def public_id(tag: str, uid: str) -> str:
     return uid[1:] if uid.startswith(EXTERNAL) else tag + uid
 
 
+def stored_uid(tag: str, uid: str, at: str) -> str:
+    """Return the uid under which the customer of tag `at` keeps a message that was made under `tag`.
+
+    A message keeps the id that it was given: what came by a merge or an unlink is kept under its whole id.
+    """
+    return uid if tag == at or uid.startswith(EXTERNAL) else EXTERNAL + tag + uid
+
+
 def split_id(public: str) -> tuple[str, str] | None:
     """Return (tag, uid) of an id that we made, or None where it cannot be one."""
     return (public[:TAG_LENGTH], public[TAG_LENGTH:]) if _PUBLIC(public) else None

@@ -20,7 +20,7 @@ from engine.answer import Json, when
 from engine.customers import Customers, Held, next_version, state_of, version_bytes
 from engine.deciding import MAX_JUDGEMENTS, MERGED
 from engine.errors import Busy, Invalid, NotFound
-from engine.ids import make_uid, public_id
+from engine.ids import make_uid, public_id, stored_uid
 from engine.plan import Plan
 from engine.quarantine import forget_quarantined
 from features.codec import decode_facts, decode_seen, encode_seen, encode_state
@@ -215,6 +215,9 @@ class People:
         union = target
         if apart:
             other = await self._whole(plan, source)
+            other = replace(
+                other, facts=replace(other.facts, contacts=_carried(source.tag, other.facts.contacts))
+            )
             union = merge_customers(plan.catalogue, target, other)
             aliases |= {*union.facts.aliases, (MERGED, source.facts.customer_id)}
         now = max(into.now, source.now)
@@ -285,7 +288,7 @@ class People:
             fresh = f"unlinked-{make_uid(held.now, os.urandom)}"
             copy = Facts(
                 customer_id=fresh,
-                contacts=counted(held.facts, held.now)[::-1],
+                contacts=_carried(held.tag, counted(held.facts, held.now)[::-1]),
                 consent={
                     purpose: dated for purpose, dated in held.facts.consent.items() if dated.value == "denied"
                 },
@@ -358,6 +361,11 @@ class People:
             if done.code == "done":
                 await self.store.forget(tag, now, keep_ms)
                 return
+
+
+def _carried(tag: str, contacts: Sequence[Contact]) -> tuple[Contact, ...]:
+    """Return contacts as another customer keeps them: under their whole ids, which do not change."""
+    return tuple(replace(contact, uid=stored_uid(tag, contact.uid, "")) for contact in contacts)
 
 
 def _counter(held: Held) -> int:

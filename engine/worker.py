@@ -20,11 +20,10 @@ from engine.activation import NoPolicy, Plans
 from engine.adapters.connection import Command, Reply, StoreUnavailable
 from engine.adapters.store import Loaded, Save, as_bytes, as_list, decisions_key, store_time
 from engine.customers import Customers, Held, held_from, next_version, state_of, version_bytes
-from engine.deciding import MERGED
 from engine.decision import DECODER
 from engine.errors import TactError
 from engine.governor import Standing
-from engine.ids import made_at, public_id, split_id
+from engine.ids import made_at, public_id, split_id, stored_uid
 from engine.ledger import find, pruned
 from engine.overrun import broken_rules
 from engine.people import People
@@ -330,13 +329,13 @@ class Worker:
                 quota = budget_quota(plan, offer, held.now)
                 if quota is not None:
                     settled.append(QuotaOp(quota, "settle", tag + uid))
-        contact = find(facts, uid) if event.type == "impression" and self._is_of(held, facts, tag) else None
+        contact = find(facts, stored_uid(tag, uid, held.tag)) if event.type == "impression" else None
         if contact is not None and contact.state == "reserved" and plan.rules.is_inbound(contact.channel):
             # It was seen, so it happened, whatever became of the reservation meanwhile.
             rules: tuple[str, ...] = ()
             channel = plan.policy.channels[contact.channel]
             if not contact.live(held.now):
-                standing = Standing(plan.rules, facts, {}, held.now, excluding=uid)
+                standing = Standing(plan.rules, facts, {}, held.now, excluding=contact.uid)
                 rules = tuple(
                     dict.fromkeys(
                         r
@@ -345,18 +344,12 @@ class Worker:
                     )
                 )
             done = replace(contact, at=event.occurred_at, state="confirmed", expires_at=0, overrun=rules)
-            others = [other for other in facts.contacts if other.uid != uid]
+            others = [other for other in facts.contacts if other.uid != contact.uid]
             facts = replace(facts, contacts=tuple(sorted([*others, done], key=lambda c: (c.at, c.uid))))
             capacity = capacity_quota(plan, contact.channel, held.now)
             if capacity is not None:
                 settled.append(QuotaOp(capacity, "settle", public_id(tag, uid)))
         return outcomes, settled, facts
-
-    def _is_of(self, held: Held, facts: Facts, tag: str) -> bool:
-        """Say whether a decision's tag is the customer's own or that of an id that was merged into it."""
-        return tag == held.tag or any(
-            tag == self.customers.tag(value) for kind, value in facts.aliases if kind == MERGED
-        )
 
     async def _quarantine(self, events: bytes, reason: str) -> None:
         await self.store.connection.call("XADD", QUARANTINE, "*", "b", events, "r", reason)

@@ -263,9 +263,9 @@ def test_an_impression_confirms_an_inbound_reservation(tact: Api, fresh: Fresh) 
     tact.event(who, "impression", decision_id=decision_id)
     record = eventually(
         lambda: tact.get(f"/v1/decisions/{decision_id}"),
-        lambda record: record["reservation"]["state"] == "confirmed",
+        lambda record: [outcome["type"] for outcome in record["outcomes"]] == ["impression"],
     )
-    assert [outcome["type"] for outcome in record["outcomes"]] == ["impression"]
+    assert record["reservation"]["state"] == "confirmed"
 
 
 def test_an_impression_of_an_anonymous_decision_confirms_it_after_the_merge_too(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from api.cli import main
-from loadtests.crash import POLICY
+from loadtests.random_load import POLICY
 from loadtests.server import Running, children, running, start
 from tests.conftest import is_gone
 from tests.contract.client import Api, eventually

@@ -124,17 +124,19 @@ def test_inbound_without_a_fallback_is_silent(api: Api, stopped: Stopped) -> Non
 
 
 def test_what_needs_the_store_is_503_with_a_time_to_try_again(api: Api, tact: Running) -> None:
-    kept = api.reserve("email", "promotion", "confirm-me")
+    kept, given_back = (api.reserve("email", "promotion", customer_id) for customer_id in ("keen", "cool"))
     stopped = Stopped(tact)
     try:
-        answers = at_once(
+        alive, ready, *answers = at_once(
+            lambda: api.call("GET", "/livez"),
+            lambda: api.call("GET", "/readyz"),
             lambda: api.call("POST", "/v1/contacts/check", check_of("c2")),
-            lambda: api.call("POST", f"/v1/contacts/{kept}/confirm"),
-            lambda: api.call("POST", f"/v1/contacts/{kept}/release"),
+            lambda: api.confirm(kept),
+            lambda: api.release(given_back),
+            lambda: api.call("POST", "/v1/contacts", contact_of("c4")),
             lambda: api.call("POST", "/v1/events", {"type": "page_view", "customer_id": "c2"}),
-            lambda: api.call("GET", "/v1/customers/c2"),
+            lambda: api.call("GET", "/v1/customers/c5"),
         )
-        alive, ready = at_once(lambda: api.call("GET", "/livez"), lambda: api.call("GET", "/readyz"))
     finally:
         stopped.resume()
     for answer in answers:
@@ -146,6 +148,7 @@ def test_what_needs_the_store_is_503_with_a_time_to_try_again(api: Api, tact: Ru
     assert ready.json["dependencies"]["store"].startswith("away")
     ready_again(api)
     assert api.confirm(kept).json["state"] == "confirmed"
+    assert api.release(given_back).json["state"] == "released"
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
@@ -158,19 +161,22 @@ def check_of(customer_id: str) -> dict[str, object]:
     return {"channel": "email", "category": "promotion", "customer_ids": [customer_id]}
 
 
+def contact_of(customer_id: str) -> dict[str, object]:
+    return {"customer_id": customer_id, "channel": "email", "category": "promotion", "contact_id": "x-1"}
+
+
 def test_nothing_that_was_refused_is_carried_out_later(api: Api, tact: Running) -> None:
     api.event("quiet", "page_view")
     known = eventually(lambda: api.call("GET", "/v1/customers/quiet"), lambda reply: reply.status == 200)
     before = known.json
     assert before["features"]["views"]["value"] == 1
-    contact = {"customer_id": "quiet", "channel": "email", "category": "promotion", "contact_id": "x-1"}
     stopped = Stopped(tact)
     try:
         at_once(
             *(partial(ask, api, placement, "quiet") for placement in ("letter", "home", "corner")),
             lambda: api.call("POST", "/v1/contacts/check", check_of("quiet")),
             lambda: api.call("POST", "/v1/events", {"type": "page_view", "customer_id": "quiet"}),
-            lambda: api.call("POST", "/v1/contacts", contact),
+            lambda: api.call("POST", "/v1/contacts", contact_of("quiet")),
         )
     finally:
         stopped.resume()
