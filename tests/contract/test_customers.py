@@ -264,6 +264,17 @@ def test_capacity_that_was_held_before_a_merge_is_freed_or_spent_once(
     assert room == {"release": [True, True, False], "confirm": [True, False, False]}[end]
 
 
+def test_a_message_keeps_its_id_through_a_merge(tact: Api, fresh: Fresh) -> None:
+    one, two, cookie = fresh(), fresh(), fresh("cookie")
+    link(tact, two, cookie)
+    sent, waiting = (tact.reserve("till", "promotion", two, offer=offer) for offer in ("boots", "scarf"))
+    assert tact.confirm(sent).status == 200
+    link(tact, one, cookie)
+    assert tact.confirm(waiting).json["contact_id"] == waiting
+    assert {contact["contact_id"] for contact in tact.customer(one)["contacts"]} == {sent, waiting}
+    assert tact.confirm(sent).json == {"reservation_id": sent, "state": "confirmed", "contact_id": sent}
+
+
 def test_what_is_sent_to_a_merged_id_reaches_the_one_who_survives(tact: Api, fresh: Fresh) -> None:
     one, two, cookie = fresh(), fresh(), fresh("cookie")
     link(tact, two, cookie)
