@@ -17,7 +17,7 @@ from engine.customers import Customers, Held, next_version, state_of, version_by
 from engine.deciding import MAX_JUDGEMENTS, STALE_MS
 from engine.errors import Busy, Conflict, Invalid, NotFound, TactError
 from engine.governor import FAR, NextFree, Refusal, Standing
-from engine.ids import derived_uid, make_uid, public_id, split_id, stored_uid
+from engine.ids import RandomPool, derived_uid, make_uid, public_id, split_id, stored_uid
 from engine.ledger import confirm, external_uid, find, pruned, record, release, reserve
 from engine.overrun import broken_rules
 from engine.plan import Plan, condition_values
@@ -75,6 +75,7 @@ class Contacts:
         self.customers = customers
         self.plans = plans
         self.store = customers.store
+        self._random = RandomPool(os.urandom)
 
     async def plan(self) -> Plan:
         """Return the plan that this process used last, asking the store only where it knows none."""
@@ -140,7 +141,7 @@ class Contacts:
         left = dict(room)
         for row in rows:
             channel = checked_item(plan, row.channel, row.item)
-            uid = derived_uid(seed, row.number) if seed else make_uid(held.now, os.urandom)
+            uid = derived_uid(seed, row.number) if seed else make_uid(held.now, self._random)
             before = find(facts, uid) if seed else None
             if before is not None:
                 same = before.channel == row.channel and before.items == (row.item,)
@@ -286,7 +287,9 @@ class Contacts:
                 channel = checked_item(plan, request.channel, item)
                 at = _contact_time(request, held.now, plan.policy.keep.contacts_ms)
                 uid = (
-                    external_uid(request.contact_id) if request.contact_id else make_uid(held.now, os.urandom)
+                    external_uid(request.contact_id)
+                    if request.contact_id
+                    else make_uid(held.now, self._random)
                 )
                 known = find(held.facts, uid)
                 if known is not None:

@@ -21,7 +21,7 @@ from engine.decide import decide
 from engine.decision import DECODER, ENCODER, Ask, Decision, Record
 from engine.errors import Busy, Invalid, NotFound
 from engine.idempotency import Idempotency, unpack
-from engine.ids import make_uid, public_id, split_id, stored_uid
+from engine.ids import RandomPool, make_uid, public_id, split_id, stored_uid
 from engine.ledger import find, pruned, reserve
 from engine.plan import Plan, condition_values
 from engine.quotas import Quota, QuotaOp, holds, placement_quotas, used_up
@@ -62,6 +62,7 @@ class Deciding:
         self.customers = customers
         self.plans = plans
         self.store = customers.store
+        self._random = RandomPool(os.urandom)
 
     async def decide(self, request: DecideRequest, idempotency: Idempotency | None = None) -> Answer:
         """Decide for one customer at one placement; the body is the answer of `POST /v1/decide`."""
@@ -104,7 +105,7 @@ class Deciding:
         idempotency: Idempotency | None,
         started: float,
     ) -> Answer:
-        uid = make_uid(held.now, os.urandom)
+        uid = make_uid(held.now, self._random)
         spent = used_up(quotas, held.quotas)
         for _ in range(MAX_JUDGEMENTS):
             plan = await self.plans.get(held.policy_version)

@@ -19,6 +19,26 @@ UID_LENGTH: Final = 12
 _PUBLIC: Final = pattern(r"[A-Za-z0-9_-]{28}").fullmatch
 
 
+class RandomPool:
+    """Random bytes from the system, fetched a few thousand at a time: a call a decision is a system call too many."""
+
+    __slots__ = ("_at", "_bytes", "_source")
+
+    def __init__(self, source: Random, size: int = 4096) -> None:
+        """`source(n)` gives n random bytes, such as os.urandom."""
+        self._source = source
+        self._bytes = source(size)
+        self._at = 0
+
+    def __call__(self, count: int) -> bytes:
+        """Return `count` bytes that nobody got before."""
+        start, self._at = self._at, self._at + count
+        if self._at > len(self._bytes):
+            self._bytes = self._source(max(len(self._bytes), count))
+            start, self._at = 0, count
+        return self._bytes[start : self._at]
+
+
 def make_uid(now: int, random: Random) -> str:
     """Return a new uid made at `now` (ms); `random(n)` gives n random bytes."""
     number = (now & ((1 << 44) - 1)) << 28 | int.from_bytes(random(4), "big") >> 4

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ids import derived_uid, made_at, make_uid, public_id, split_id
+from engine.ids import RandomPool, derived_uid, made_at, make_uid, public_id, split_id
 from tests.unit.engine.shop import NOW
 
 TAG = "A-_z0123456789AB"
@@ -43,3 +43,9 @@ def test_an_id_of_the_outside_is_its_own() -> None:
 )
 def test_what_we_cannot_have_made_is_no_id(text: str) -> None:
     assert split_id(text) is None
+
+
+def test_a_random_pool_never_gives_a_byte_twice_and_asks_again_when_it_is_empty() -> None:
+    given = iter([b"abcdefgh", b"ijklmnop"])
+    pool = RandomPool(lambda _: next(given), size=8)
+    assert [pool(3), pool(3), pool(3)] == [b"abc", b"def", b"ijk"]
