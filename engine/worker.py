@@ -91,7 +91,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fold until `stop` is set; a store that is away is waited for."""
-        loaded, beaten = False, 0.0
+        loaded, away, beaten = False, False, 0.0
         while not stop.is_set():
             try:
                 if not loaded:
@@ -103,11 +103,13 @@ class Worker:
                     await self.store.connection.call("SET", BEAT, 1, "PX", BEAT_MS)
                     beaten = time.monotonic()
                 await self.step(block_ms=500)
+                away = False
             except NoPolicy:
                 await asyncio.sleep(0.1)
             except StoreUnavailable as error:
-                log.warning("the store does not answer, waiting: %s", error)
-                loaded = False
+                if not away:
+                    log.warning("the store does not answer, waiting: %s", error)
+                loaded, away = False, True
                 await asyncio.sleep(0.1)
 
     async def step(self, block_ms: int = 0) -> Progress:

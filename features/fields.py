@@ -48,11 +48,6 @@ def pointer_to(parent: str, key: str | int) -> str:
     return f"{parent}/{step.encode('utf-8', 'replace').decode()}"
 
 
-def is_id(value: object) -> bool:
-    """Say whether a value is an id: a string of 1-128 characters, not blank, no control characters."""
-    return type(value) is str and _ID.fullmatch(value) is not None and not value.isspace()
-
-
 def check_id(value: object, pointer: str) -> str:
     """Return the value if it is an id; EventError says what is wrong with it."""
     if type(value) is not str:
