@@ -166,6 +166,7 @@ class Supervisor:
 
     Stages start in the order given and stop in reverse; the parts of one stage stop together. A part that
     dies is started again after 0.1 s, then 0.2 s and so on up to 2 s; ten deaths within 30 s end everything.
+    A `lasting` part (the store) is tried for ever once all was ready: a full disk must not end the engine.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class Supervisor:
         self._budget_s = budget_s
         self._first_pause_s = first_pause_s
         self._last_pause_s = last_pause_s
+        self._ready = False
 
     def run(self, until_ready: Callable[[], bool] = lambda: True) -> None:
         """Start everything and return when a signal has ended it.
@@ -210,25 +212,32 @@ class Supervisor:
                 return
             one.part.start()
             one.running = True
-        ready = False
         while True:
             now = time.monotonic()
             due = min((one.due for one in watched if not one.running), default=now + 60.0)
-            pause_s = min(due - now, 60.0 if ready else _TURN_S)
+            pause_s = min(due - now, 60.0 if self._ready else _TURN_S)
             caught = signal.sigtimedwait({*ends, signal.SIGCHLD}, max(pause_s, 0.0))
             if caught is not None and caught.si_signo in ends:
                 return
             for one in watched:
                 self._tend(one)
-            ready = ready or until_ready()
+            self._ready = self._ready or until_ready()
 
     def _tend(self, one: _Watched) -> None:
         """Notice a death, or start again what is due."""
         now = time.monotonic()
+        lasting = self._ready and getattr(one.part, "lasting", False)
         if not one.running:
             if now >= one.due:
-                one.part.start()
-                one.running = True
+                try:
+                    one.part.start()
+                except ProcessFailure as failure:
+                    if not lasting:
+                        raise
+                    one.due = time.monotonic() + self._last_pause_s
+                    self._report(f"{failure} It is tried again in {self._last_pause_s:g} s.")
+                else:
+                    one.running = True
             return
         status = one.part.poll()
         if status is None:
@@ -238,7 +247,7 @@ class Supervisor:
             one.deaths.popleft()
         one.deaths.append(now)
         how = _how(status)
-        if len(one.deaths) >= _DEATHS_MAX:
+        if len(one.deaths) >= _DEATHS_MAX and not lasting:
             raise ProcessFailure(
                 f"{one.part.name} {how} for the {_DEATHS_MAX}th time within {_DEATHS_WINDOW_S:.0f} s, so "
                 "everything is stopped. Its own messages above say why; put that right and start again."

@@ -58,6 +58,8 @@ class ValkeyServer:
     """One Valkey server on one folder; a `Part` that the supervisor can keep running."""
 
     name = "the embedded store"
+    lasting = True
+    """Restarted without end: what stops it, such as a full disk, heals from outside."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()

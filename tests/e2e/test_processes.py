@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 import pytest
 
-from engine.adapters.processes import Program, spawn, stop_process
+from engine.adapters.processes import Program, Supervisor, spawn, stop_process
 from tests.conftest import is_gone
 
 _SUPERVISOR = """
@@ -205,3 +205,19 @@ def test_stopping_what_has_ended_is_no_error() -> None:
     stop_process(child, 1)
     program.kill()
     program.terminate()
+
+
+def test_a_lasting_part_is_started_again_without_end_once_all_was_ready() -> None:
+    class Store(Program):
+        lasting = True
+
+    deaths: list[str] = []
+
+    def report(sentence: str) -> None:
+        deaths.append(sentence)
+        if len(deaths) == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stages = [[Store("the store", [sys.executable, "-S", "-c", "raise SystemExit(1)"])]]
+    Supervisor(stages, report=report, first_pause_s=0.001, last_pause_s=0.001).run()
+    assert len(deaths) >= 15
