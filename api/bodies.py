@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from api.problems import Problem
+from engine.requests import DecideRequest
 
 JSON_MAX: Final = 10 * 1024 * 1024
 DECIDE_MAX: Final = 256 * 1024
@@ -20,6 +21,7 @@ LINE_MAX: Final = 64 * 1024
 NESTING_MAX: Final = 64
 
 T = TypeVar("T")
+_DECIDE: Final = msgspec.json.Decoder(DecideRequest)
 _ANY_PACKING: Final = 47
 """zlib's window bits for gzip and zlib alike, told apart by their first bytes."""
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -85,6 +87,23 @@ def parse_json(raw: bytes) -> Any:
     if _SURROGATE.search(text) is not None:
         _refuse_surrogates(value)
     return value
+
+
+def decide_request(raw: bytes) -> DecideRequest:
+    """Return the request of `POST /v1/decide`; raises Problem as `parse_json` and `convert` do.
+
+    The fast decoder refuses all that those refuse, but for a key that is there twice. Each key has its colon: where
+    there are no more colons than there are keys in the result, no key was there twice.
+    """
+    try:
+        request = _DECIDE.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return convert(parse_json(raw), DecideRequest)  # says what is wrong, and how to mend it
+    keys = 1 + len(request.context) + len(request.identities or ())
+    keys += bool(request.context) + bool(request.identities) + bool(request.exclude)
+    keys += (request.customer_id is not None) + (request.limit is not None)
+    keys += request.preview + request.explain
+    return request if raw.count(b":") == keys else convert(parse_json(raw), DecideRequest)
 
 
 def _too_deep() -> str:

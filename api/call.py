@@ -18,6 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON: Final = b"application/json"
 NDJSON: Final = b"application/x-ndjson"
+_SINGLE: Final = (b"idempotency-key", b"content-type", b"content-encoding")
 
 
 class Reply(NamedTuple):
@@ -55,11 +56,13 @@ class Call:
     def header(self, name: bytes) -> bytes:
         """Return a header's value by its lower-case name, or nothing; two of one name are refused."""
         if self._headers is None:
-            self._headers = {}
-            for key, value in self.scope["headers"]:
-                if key in self._headers and key in (b"idempotency-key", b"content-type", b"content-encoding"):
-                    raise _invalid(f"the header {key.decode('latin-1')} is there twice: send it once", "")
-                self._headers[key] = value
+            sent = self.scope["headers"]
+            self._headers = dict(sent)
+            if len(self._headers) != len(sent):
+                names = [key for key, _ in sent]
+                for key in _SINGLE:
+                    if names.count(key) > 1:
+                        raise _invalid(f"the header {key.decode()} is there twice: send it once", "")
         return self._headers.get(name, b"")
 
     def path_id(self, name: str) -> str:
@@ -96,7 +99,7 @@ class Call:
     def media(self, *allowed: bytes) -> bytes:
         """Return the body's media type, one of the allowed ones; none counts as JSON."""
         raw = self.header(b"content-type")
-        if not raw:
+        if not raw or raw == JSON:
             return JSON
         media, *parameters = (part.strip().lower() for part in raw.split(b";"))
         charset = next(

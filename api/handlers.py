@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from api.bodies import DECIDE_MAX, JSON_MAX, LINE_MAX, convert, parse_json
+from api.bodies import DECIDE_MAX, JSON_MAX, LINE_MAX, convert, decide_request, parse_json
 from api.call import JSON, NDJSON, Call, Reply, Stream, answer, invalid
 from api.events import Reader
 from api.metrics import render
@@ -21,7 +21,6 @@ from engine.requests import (
     ConfirmRequest,
     ConsentRequest,
     ContactRequest,
-    DecideRequest,
     FilesRequest,
     LinkRequest,
     ProfileRequest,
@@ -48,8 +47,9 @@ class Handlers:
     async def decide(self, call: Call) -> Reply:
         """`POST /v1/decide`."""
         call.query()
-        value, raw = await call.json(DECIDE_MAX)
-        request = convert(value, DecideRequest)
+        call.media(JSON)
+        raw = await call.body(DECIDE_MAX)
+        request = decide_request(raw)
         if (request.customer_id is None) == (request.identities is None):
             raise invalid("name the customer by either customer_id or identities", "/customer_id")
         used = self._idempotency(call, "decide", raw)

@@ -50,9 +50,16 @@ class Plans:
         self._plans: dict[str, Plan] = {}
         self._compiling: dict[str, asyncio.Task[Plan]] = {}
 
+    def known(self, version: str) -> Plan | None:
+        """Return the plan of a version that is compiled already, as the current one."""
+        plan = self._plans.get(version)
+        if plan is not None:
+            self.current = plan
+        return plan
+
     async def get(self, version: str) -> Plan:
         """Return the plan of a version, compiled at its first use."""
-        plan = self._plans.get(version)
+        plan = self.known(version)
         if plan is None:
             plan = await self.old(version)
             await self._learn_catalogues()

@@ -90,8 +90,8 @@ def _customer(plan: Plan, case: Case) -> tuple[Facts, FeatureState]:
 
 def _values(plan: Plan, case: Case, facts: Facts, state: FeatureState) -> dict[str, Any]:
     context = case.ask.context if isinstance(case.ask, Decide) else {}
-    features = plan.catalogue.read(state, plan.feature_names, case.now)
-    values = condition_values(plan, facts, {**features, **case.customer.features}, context)
+    values = condition_values(plan, facts, state, context, case.now)
+    values |= {"features." + name: value for name, value in case.customer.features.items()}
     if "open_cases" in case.customer.profile:
         values["profile.open_cases"] = case.customer.profile["open_cases"]
     return values

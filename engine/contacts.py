@@ -309,9 +309,7 @@ class Contacts:
 
     def _values(self, plan: Plan, held: Held) -> dict[str, Any]:
         state = state_of(self.plans.catalogues, plan.catalogue, held.state)
-        return condition_values(
-            plan, held.facts, plan.catalogue.read(state, plan.feature_names, held.now), {}
-        )
+        return condition_values(plan, held.facts, state, {}, held.now)
 
     def _write(self, plan: Plan, held: Held, facts: Any, changes: tuple[QuotaOp, ...], until: int) -> Commit:
         keep = plan.policy.keep

@@ -12,12 +12,14 @@ from msgspec.structs import replace
 
 from engine.adapters.store import Committed, Loaded, Store
 from engine.errors import Busy
+from engine.ledger import nothing_over, pruned, record
 from engine.quotas import Quota
 from features.catalogue import Catalogue, migrate
-from features.codec import decode_facts, decode_state, encode_facts
-from features.facts import Facts
+from features.codec import decode_facts, decode_state, encode_appended, encode_facts
+from features.facts import Contact, Facts
 from features.identity import alias_tag, derived_customer_id, tag
 from features.state import FeatureState
+from policies.model import Keep
 
 MAX_MOVES = 16
 """Merges that one id may have gone through; a longer chain means a cycle."""
@@ -35,6 +37,8 @@ class Held(NamedTuple):
     policy_version: str
     answered: bytes | None = None
     quotas: tuple[int, ...] = ()
+    blob: bytes | None = None
+    """What the facts were decoded from; None for a customer who is new."""
 
 
 def version_bytes(facts: Facts) -> bytes:
@@ -51,6 +55,15 @@ def next_version(facts: Facts, now: int, *, first_seen: bool = True) -> bytes:
     return encode_facts(
         replace(facts, version=facts.version + 1, high_water=max(facts.high_water, now), since=since)
     )
+
+
+def with_reservation(held: Held, contact: Contact, keep: Keep) -> bytes:
+    """Return the encoded facts with one more reservation, made now, as they are to be written next."""
+    facts, now = held.facts, held.now
+    latest = facts.contacts[-1].at if facts.contacts else 0
+    if latest < now and nothing_over(facts, now, keep.contacts_ms, keep.events_ms):
+        return encode_appended(held.blob, facts, contact, now)
+    return next_version(pruned(record(facts, contact), now, keep.contacts_ms, keep.events_ms), now)
 
 
 def state_of(catalogues: Mapping[int, Catalogue], catalogue: Catalogue, blob: bytes | None) -> FeatureState:
@@ -149,12 +162,16 @@ class Customers:
         """Return the customer's lane: entering waits until this process has nothing else under way on it."""
         return _Lane(self, tag_)
 
-    async def enter(self, tag_: str) -> None:
-        """Take the lane, or wait for a turn."""
-        waiting = self._lanes.get(tag_)
-        if waiting is None:
-            self._lanes[tag_] = []
-            return
+    def take(self, tag_: str) -> bool:
+        """Take the lane if it is free, and say whether it was."""
+        if tag_ in self._lanes:
+            return False
+        self._lanes[tag_] = []
+        return True
+
+    async def queue(self, tag_: str) -> None:
+        """Wait for a turn in a lane that is taken."""
+        waiting = self._lanes[tag_]
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting.append(turn)
         try:
@@ -187,7 +204,8 @@ class _Lane:
         self._tag = tag_
 
     async def __aenter__(self) -> None:
-        await self._customers.enter(self._tag)
+        if not self._customers.take(self._tag):
+            await self._customers.queue(self._tag)
 
     async def __aexit__(self, *_: object) -> None:
         self._customers.leave(self._tag)
@@ -206,4 +224,5 @@ def held_from(tag_: str, customer_id: str, loaded: Loaded) -> Held:
         loaded.policy_version,
         loaded.answered,
         loaded.quotas,
+        loaded.facts,
     )

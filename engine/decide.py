@@ -6,7 +6,7 @@ reported, not only the first.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 from engine.arbitration import Pick, draw
 from engine.decision import STAGE_NAMES, STAGE_OF, Ask, Block, Chosen, Decision, Stage
@@ -15,6 +15,10 @@ from engine.plan import Mask, PlacementPlan, Plan, mask_of
 from engine.quotas import next_day
 from features.facts import Facts
 from policies.conditions import Unknown
+
+_NO_CANDIDATES: Final = int(Stage.NO_CANDIDATES)
+_NOT_ELIGIBLE: Final = int(Stage.NOT_ELIGIBLE)
+_BELOW_THRESHOLD: Final = int(Stage.BELOW_THRESHOLD)
 
 
 def decide(
@@ -35,29 +39,29 @@ def decide(
     placement = plan.placements[ask.placement]
     if ask.control:
         return Decision("none", "control_group", (), (), (), {}, None, FAR)
-    valid, until = placement.valid_at(now)
-    alive = valid & ~mask_of(
-        place for offer in ask.exclude if (place := placement.index.get(offer)) is not None
-    )
-    dropped: dict[int, Mask] = {Stage.NO_CANDIDATES: placement.everyone & ~alive}
-    alive, nulls = _eligible(placement, values, alive)
-    dropped[Stage.NOT_ELIGIBLE] = placement.everyone & ~alive & ~dropped[Stage.NO_CANDIDATES]
+    alive, until = placement.valid_at(now)
+    if ask.exclude:
+        places = (placement.index.get(offer) for offer in ask.exclude)
+        alive &= ~mask_of(place for place in places if place is not None)
+    dropped: dict[int, Mask] = {_NO_CANDIDATES: placement.everyone & ~alive}
+    eligible, nulls = _eligible(placement, values, alive)
+    dropped[_NOT_ELIGIBLE] = alive & ~eligible
+    alive = eligible
     standing = Standing(plan.rules, facts, values, now)
     blocks = _blocks(plan, placement, standing, alive, spent, full=full)
-    # An erased person is refused before consent and quiet hours are asked.
-    for block in sorted(blocks, key=lambda block: (block.rule != "erased", STAGE_OF[block.reason])):
+    for block in blocks:
         stage = STAGE_OF[block.reason]
         dropped[stage] = dropped.get(stage, 0) | block.mask & alive
         alive &= ~block.mask
-    dropped[Stage.BELOW_THRESHOLD] = alive & placement.below_threshold
+    dropped[_BELOW_THRESHOLD] = alive & placement.below_threshold
     alive &= ~placement.below_threshold
-    fates = tuple((int(stage), mask) for stage, mask in sorted(dropped.items()) if mask)
+    fates = tuple([fate for fate in sorted(dropped.items()) if fate[1]])
     if not alive:
-        reason = STAGE_NAMES[fates[-1][0] if fates else Stage.NO_CANDIDATES]
+        reason = STAGE_NAMES[fates[-1][0] if fates else _NO_CANDIDATES]
         return Decision("none", reason, (), fates, tuple(blocks), nulls, None, FAR)
     considered = placement.distribution(alive, at_random=ask.at_random)
     picks = draw(considered, ask.uid, min(ask.limit, placement.placement.slots))
-    chosen = tuple(_chosen(placement, pick, rank) for rank, pick in enumerate(picks, 1))
+    chosen = tuple([_chosen(placement, pick, rank) for rank, pick in enumerate(picks, 1)])
     items = [placement.items[pick.place] for pick in picks]
     until = min(until, standing.yes_until(placement.channel, items))
     return Decision("offer", None, chosen, fates, tuple(blocks), nulls, considered, until)
@@ -69,9 +73,9 @@ def _chosen(placement: PlacementPlan, pick: Pick, rank: int) -> Chosen:
         offer=offer.id,
         rank=rank,
         category=offer.category,
-        propensity=float(placement.propensity[pick.place]),
+        propensity=placement.propensity.item(pick.place),
         value=offer.value,
-        priority=float(placement.priority[pick.place]),
+        priority=placement.priority.item(pick.place),
         selection_probability=pick.probability,
     )
 
@@ -101,7 +105,7 @@ def _blocks(
     *,
     full: bool,
 ) -> list[Block]:
-    """Return every rule that stops any of the candidates that are alive, with those that it stops."""
+    """Return every rule that stops any of the candidates that are alive, in the order of the stages."""
     found: list[Block] = []
 
     def stop(rule: str, reason: str, mask: Mask, eligible_at: int | None, details: str = "") -> None:
@@ -117,15 +121,14 @@ def _blocks(
         free = standing.quiet_free(channel, now)
         if free != now:
             stop("quiet_hours", "quiet_hours", placement.obeys, free)
-    _stop_suppressed(plan, placement, standing, stop)
-    for rule in placement.caps:
-        cap = plan.rules.caps[rule.index]
-        for each in standing.caps_used(rule.index):
-            mask = rule.masks.get(each)
-            if mask is not None:
-                at = standing.cap_free(rule.index, each, now)
-                if at != now:
-                    stop(cap.name, "contact_policy", mask, at)
+    if placement.suppressions:
+        _stop_suppressed(plan, placement, standing, stop)
+    for index, each in standing.counted():
+        mask = placement.caps[index].get(each)
+        if mask is not None:
+            at = standing.cap_free(index, each, now)
+            if at != now:
+                stop(plan.rules.caps[index].name, "contact_policy", mask, at)
     for offer in spent:
         place = placement.index.get(offer)
         if place is not None:
@@ -134,20 +137,22 @@ def _blocks(
             stop("budget", "budget", 1 << place, next_day(plan, now) if daily else None)
     if full:
         stop("capacity", "capacity", placement.everyone, next_day(plan, now))
+    # Erasure speaks as a suppression, but before consent and quiet hours are asked.
+    found.sort(key=lambda block: (block.rule != "erased", STAGE_OF[block.reason]))
     return found
 
 
 def _stop_suppressed(plan: Plan, placement: PlacementPlan, standing: Standing, stop: Any) -> None:
     now = standing.now
-    for rule in placement.suppressions:
-        suppression, mask = plan.rules.suppressions[rule.index], rule.masks[None]
+    for index, mask in placement.suppressions:
+        suppression = plan.rules.suppressions[index]
         if suppression.after is not None and suppression.after.same_offer:
-            for offer in sorted(standing.named_offers(rule.index) & placement.index.keys()):
-                free = standing.suppression_free(rule.index, offer, now)
+            for offer in sorted(standing.named_offers(index) & placement.index.keys()):
+                free = standing.suppression_free(index, offer, now)
                 if free != now:
                     stop(suppression.name, "suppressed", mask & 1 << placement.index[offer], free)
             continue
-        free = standing.suppression_free(rule.index, None, now)
+        free = standing.suppression_free(index, None, now)
         if free != now:
             null = standing.while_holds(suppression)[1] if suppression.while_ is not None else ""
             stop(suppression.name, "suppressed", mask, free, null)

@@ -16,17 +16,17 @@ from engine.activation import Plans
 from engine.adapters.connection import StoreUnavailable
 from engine.adapters.store import DAY_MS, Commit
 from engine.answer import Json, decide_answer, make_record, record_view, trace, when
-from engine.customers import Customers, Held, next_version, state_of, version_bytes
+from engine.customers import Customers, Held, state_of, version_bytes, with_reservation
 from engine.decide import decide
 from engine.decision import DECODER, ENCODER, Ask, Decision, Record
 from engine.errors import Busy, Invalid, NotFound
 from engine.idempotency import Idempotency, unpack
 from engine.ids import RandomPool, make_uid, public_id, split_id, stored_uid
-from engine.ledger import find, pruned, reserve
+from engine.ledger import find
 from engine.plan import Plan, condition_values
 from engine.quotas import Quota, QuotaOp, holds, placement_quotas, used_up
 from engine.requests import DecideRequest
-from features.facts import Facts, Item
+from features.facts import Contact, Facts, Item
 from features.identity import in_share
 
 MERGED: Final = "customer_id"
@@ -67,48 +67,43 @@ class Deciding:
     async def decide(self, request: DecideRequest, idempotency: Idempotency | None = None) -> Answer:
         """Decide for one customer at one placement; the body is the answer of `POST /v1/decide`."""
         started = time.perf_counter()
+        customers = self.customers
         try:
-            return await self._decide(request, idempotency, started)
+            customer_id = request.customer_id
+            if customer_id is None:
+                assert request.identities is not None  # noqa: S101  # the route has checked that one of them is there
+                customer_id = await customers.resolve(request.identities)
+            tag = customers.tag(customer_id)
+            if not customers.take(tag):
+                await customers.queue(tag)
+            try:
+                return await self._decide(request, tag, customer_id, idempotency, started)
+            finally:
+                customers.leave(tag)
         except StoreUnavailable:
             return Answer(self._without_store(request, started))
 
     async def _decide(
-        self, request: DecideRequest, idempotency: Idempotency | None, started: float
-    ) -> Answer:
-        customer_id = request.customer_id
-        if customer_id is None:
-            assert request.identities is not None  # noqa: S101  # the route has checked that one of them is there
-            customer_id = await self.customers.resolve(request.identities)
-        tag = self.customers.tag(customer_id)
-        async with self.customers.lane(tag):
-            key = idempotency.key if idempotency is not None else ""
-            quotas = self._quotas(request)
-            clock = str(time.time_ns() // 1_000_000) if quotas else "0"
-            held = await self.customers.load_tag(
-                tag,
-                customer_id,
-                idempotency_key=key,
-                quotas=quotas,
-                quota_time=clock,
-                within_s=_left(started),
-            )
-            if held.answered is not None:
-                assert idempotency is not None  # noqa: S101  # only asked for with a key
-                return Answer(unpack(held.answered, idempotency), replayed=True)
-            return await self._judge_and_commit(request, held, quotas, idempotency, started)
-
-    async def _judge_and_commit(
         self,
         request: DecideRequest,
-        held: Held,
-        quotas: tuple[Quota, ...],
+        tag: str,
+        customer_id: str,
         idempotency: Idempotency | None,
         started: float,
     ) -> Answer:
+        key = idempotency.key if idempotency is not None else ""
+        quotas = self._quotas(request)
+        clock = str(time.time_ns() // 1_000_000) if quotas else "0"
+        held = await self.customers.load_tag(
+            tag, customer_id, idempotency_key=key, quotas=quotas, quota_time=clock, within_s=_left(started)
+        )
+        if held.answered is not None:
+            assert idempotency is not None  # noqa: S101  # only asked for with a key
+            return Answer(unpack(held.answered, idempotency), replayed=True)
         uid = make_uid(held.now, self._random)
-        spent = used_up(quotas, held.quotas)
+        spent = used_up(quotas, held.quotas) if quotas else frozenset()
         for _ in range(MAX_JUDGEMENTS):
-            plan = await self.plans.get(held.policy_version)
+            plan = self.plans.known(held.policy_version) or await self.plans.get(held.policy_version)
             judged = self._judge(plan, request, held, uid, spent)
             body = self._body(judged, request, started)
             if request.preview:
@@ -129,7 +124,7 @@ class Deciding:
         """Return the quotas of the placement, as far as the current plan knows it."""
         plan = self.plans.current
         placement = plan.placements.get(request.placement) if plan is not None else None
-        if plan is None or placement is None or not (placement.budgeted or placement.channel.capacity):
+        if plan is None or placement is None or not placement.limited:
             return ()
         return placement_quotas(plan, placement, time.time_ns() // 1_000_000)
 
@@ -144,8 +139,7 @@ class Deciding:
                 pointer="/placement",
             )
         state = state_of(self.plans.catalogues, plan.catalogue, held.state)
-        features = plan.catalogue.read(state, plan.feature_names, held.now)
-        values = condition_values(plan, held.facts, features, request.context)
+        values = condition_values(plan, held.facts, state, request.context, held.now)
         groups = plan.policy.groups
         ask = Ask(
             uid=uid,
@@ -156,8 +150,10 @@ class Deciding:
             control=groups.control > 0 and in_share(held.facts.customer_id, "control", groups.control),
             at_random=groups.random > 0 and in_share(held.facts.customer_id, "random", groups.random),
         )
-        budgets = frozenset(name.removeprefix("budget:") for name in spent if name.startswith("budget:"))
-        full = f"capacity:{placement.channel.name}" in spent
+        budgets, full = spent, False
+        if spent:
+            budgets = frozenset(name.removeprefix("budget:") for name in spent if name.startswith("budget:"))
+            full = f"capacity:{placement.channel.name}" in spent
         decision = decide(plan, ask, held.facts, values, held.now, spent=budgets, full=full)
         reserved = decision.action == "offer" and placement.reserves
         expires_at = held.now + placement.channel.reservation_ttl_ms if reserved else 0
@@ -179,14 +175,11 @@ class Deciding:
         plan, held, ask, decision, record = judged
         facts: bytes = b""
         changes: tuple[QuotaOp, ...] = ()
-        items = tuple(Item(pick.offer, pick.category) for pick in record.chosen)
+        items = tuple([Item(pick.offer, pick.category) for pick in record.chosen])
         if record.reserved:
-            after = reserve(
-                held.facts, ask.uid, record.channel, items, held.now, record.expires_at - held.now
-            )
-            keep = plan.policy.keep
-            facts = next_version(pruned(after, held.now, keep.contacts_ms, keep.events_ms), held.now)
-        if record.chosen:
+            contact = Contact(ask.uid, held.now, record.channel, items, "reserved", record.expires_at)
+            facts = with_reservation(held, contact, plan.policy.keep)
+        if record.chosen and plan.placements[ask.placement].limited:
             changes = holds(plan, record.channel, items, held.now, held.tag + record.uid, record.expires_at)
         commit = Commit(
             tag=held.tag,

@@ -25,7 +25,7 @@ class Stage(IntEnum):
 
 
 STAGE_NAMES: Final = tuple(stage.name.lower() for stage in Stage)
-STAGE_OF: Final = {name: Stage(code) for code, name in enumerate(STAGE_NAMES)}
+STAGE_OF: Final = {name: code for code, name in enumerate(STAGE_NAMES)}
 
 
 class Ask(msgspec.Struct, frozen=True):

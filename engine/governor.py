@@ -12,6 +12,7 @@ windows (they let twice the limit through at the seams).
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from engine.rules import Counter, Each, Rules
@@ -37,6 +38,7 @@ class Refusal(NamedTuple):
     """The purpose of a consent, or the name that was null in a condition."""
 
 
+_BY_CAP: Final = itemgetter(0)
 NextFree = Callable[[int], int | None]
 
 
@@ -73,9 +75,9 @@ class Standing:
         """Return the ascending times (ms) of every count that a window holding the moment `at` may see."""
         return counted_times(self.rules, self.facts.contacts, self.now, self.excluding, back_from=at)
 
-    def caps_used(self, index: int) -> list[Each]:
-        """Return the values of `each` under which cap `index` has counted anything."""
-        return [each for counted, each in self._times if counted == index]
+    def counted(self) -> list[Counter]:
+        """Return the counts that hold anything, in the order of the caps."""
+        return sorted(self._times, key=_BY_CAP)
 
     # ------------------------------------------------------------------ suppressions
 

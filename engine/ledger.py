@@ -48,6 +48,8 @@ def external_uid(contact_id: str) -> str:
 
 def pruned(facts: Facts, now: int, keep_contacts_ms: int, keep_events_ms: int) -> Facts:
     """Drop what no rule may look back at any more: contacts and marks past their keep, ended reservations."""
+    if nothing_over(facts, now, keep_contacts_ms, keep_events_ms):
+        return facts
     contacts = tuple(c for c in facts.contacts if not _is_over(c, now, keep_contacts_ms))
     marks: tuple[Mark, ...] = facts.marks
     if marks and marks[0].at <= now - keep_events_ms:
@@ -55,6 +57,14 @@ def pruned(facts: Facts, now: int, keep_contacts_ms: int, keep_events_ms: int) -
     if len(contacts) == len(facts.contacts) and marks is facts.marks:
         return facts
     return replace(facts, contacts=contacts, marks=marks)
+
+
+def nothing_over(facts: Facts, now: int, keep_contacts_ms: int, keep_events_ms: int) -> bool:
+    """Say that `pruned` drops nothing, by the oldest alone: nearly always enough."""
+    contacts, marks = facts.contacts, facts.marks
+    return (not contacts or contacts[0].at > now - min(keep_contacts_ms, ENDED_KEPT_MS)) and (
+        not marks or marks[0].at > now - keep_events_ms
+    )
 
 
 def _is_over(contact: Contact, now: int, keep_ms: int) -> bool:

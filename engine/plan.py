@@ -19,8 +19,9 @@ from engine.arbitration import Distribution, distribution, uniform_distribution
 from engine.governor import FAR
 from engine.rules import Each, Rules
 from engine.scoring import Array, Snapshot, prior_snapshot, score
-from features.catalogue import Catalogue
+from features.catalogue import Catalogue, Reader
 from features.facts import Facts, Item
+from features.state import FeatureState
 from policies.calendar import day_start
 from policies.conditions import Condition
 from policies.model import Channel, Exploration, Offer, Placement, PolicySet
@@ -52,13 +53,6 @@ class Eligibility(msgspec.Struct, frozen=True):
     mask: Mask
 
 
-class RuleMask(msgspec.Struct, frozen=True):
-    """The candidates that one rule looks at, by the value that it counts by (None without `each`)."""
-
-    index: int
-    masks: dict[Each, Mask]
-
-
 class PlacementPlan(msgspec.Struct, frozen=True):
     """One placement, compiled. All arrays run over `offers`, the candidates in file order."""
 
@@ -73,13 +67,17 @@ class PlacementPlan(msgspec.Struct, frozen=True):
     valid: tuple[Mask, ...]
     eligibility: tuple[Eligibility, ...]
     obeys: Mask
-    caps: tuple[RuleMask, ...]
-    suppressions: tuple[RuleMask, ...]
+    caps: tuple[dict[Each, Mask], ...]
+    """For each cap of the policy set, the candidates that it looks at, by the value that it counts by."""
+    suppressions: tuple[tuple[int, Mask], ...]
+    """(index of the suppression, the candidates that it looks at), where there are any."""
     below_threshold: Mask
     priority: Array
     deviation: Array
     propensity: Array
     budgeted: tuple[int, ...]
+    limited: bool
+    """Whether a budget or the channel's capacity may refuse a candidate."""
     reserves: bool
     """Whether a contact on this channel is counted."""
     exploration: Exploration
@@ -133,10 +131,12 @@ class Plan(msgspec.Struct, frozen=True):
     catalogue: Catalogue
     snapshot: Snapshot
     placements: dict[str, PlacementPlan]
-    feature_names: tuple[str, ...]
-    """The features that any condition reads."""
+    readers: tuple[Reader, ...]
+    """What reads the features that any condition looks at, by dotted names."""
     defaults: dict[str, Any]
     """Dotted profile names and their defaults."""
+    unknown: dict[str, Any]
+    """What a condition sees of a customer of whom nothing is known, by dotted names."""
     mark_types: frozenset[str]
     question_fields: dict[str, str]
     channel_purposes: dict[str, str]
@@ -146,23 +146,33 @@ def compile_plan(policy: PolicySet, snapshot: Snapshot | None = None) -> Plan:
     """Compile a checked policy set; without a snapshot the marketer's priors score."""
     scores = snapshot or prior_snapshot(policy.offers)
     rules = Rules(policy)
+    catalogue = Catalogue(policy.features)
     conditions = [offer.eligible for offer in policy.offers.values() if offer.eligible is not None]
     conditions += [rule.while_ for rule in policy.suppressions if rule.while_ is not None]
     names = {name for condition in conditions for name in condition.names}
+    readers = tuple(
+        ("features." + name, place, read)
+        for name, place, read in catalogue.readers(
+            sorted(name.removeprefix("features.") for name in names if name.startswith("features."))
+        )
+    )
+    defaults = {
+        f"profile.{field.name}": list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in policy.profile.values()
+    }
     return Plan(
         policy=policy,
         rules=rules,
-        catalogue=Catalogue(policy.features),
+        catalogue=catalogue,
         snapshot=scores,
         placements={name: _compile_placement(policy, rules, scores, name) for name in policy.placements},
-        feature_names=tuple(
-            sorted(name.removeprefix("features.") for name in names if name.startswith("features."))
-        ),
-        defaults={
-            f"profile.{field.name}": list(field.default)
-            if isinstance(field.default, tuple)
-            else field.default
-            for field in policy.profile.values()
+        readers=readers,
+        defaults=defaults,
+        unknown={
+            **{name: read(None, 0) for name, _, read in readers},
+            **defaults,
+            "profile.open_cases": 0,
+            "profile.timezone": None,
         },
         mark_types=MARK_TYPES | {rule.after.event for rule in policy.suppressions if rule.after is not None},
         question_fields={
@@ -197,13 +207,9 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
         valid=valid,
         eligibility=_eligibility(offers),
         obeys=obeys,
-        caps=tuple(
-            rule
-            for index in range(len(rules.caps))
-            if (rule := _cap_mask(rules, index, channel, items, obeys)).masks
-        ),
+        caps=tuple(_cap_masks(rules, index, channel, items, obeys) for index in range(len(rules.caps))),
         suppressions=tuple(
-            RuleMask(index, {None: mask})
+            (index, mask)
             for index, rule in enumerate(rules.suppressions)
             if (
                 mask := obeys
@@ -217,6 +223,7 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
         deviation=deviation,
         propensity=propensity,
         budgeted=tuple(place for place, offer in enumerate(offers) if offer.budget is not None),
+        limited=channel.capacity is not None or any(offer.budget is not None for offer in offers),
         reserves=rules.counts_contacts(channel.name),
         exploration=policy.arbitration.exploration,
         remembered={},
@@ -251,13 +258,15 @@ def _eligibility(offers: tuple[Offer, ...]) -> tuple[Eligibility, ...]:
     return tuple(Eligibility(condition, mask_of(places)) for condition, places in by_source.values())
 
 
-def _cap_mask(rules: Rules, index: int, channel: Channel, items: tuple[Item, ...], obeys: Mask) -> RuleMask:
+def _cap_masks(
+    rules: Rules, index: int, channel: Channel, items: tuple[Item, ...], obeys: Mask
+) -> dict[Each, Mask]:
     masks: dict[Each, Mask] = {}
     for place, item in enumerate(items):
         looks, each = rules.cap_each(index, channel.name, item)
         if looks and obeys >> place & 1:
             masks[each] = masks.get(each, 0) | 1 << place
-    return RuleMask(index, masks)
+    return masks
 
 
 def _priorities(
@@ -283,17 +292,24 @@ def _priorities(
 
 
 def condition_values(
-    plan: Plan, facts: Facts, features: Mapping[str, Any], context: Mapping[str, Any]
+    plan: Plan, facts: Facts, state: FeatureState, context: Mapping[str, Any], now: int
 ) -> dict[str, Any]:
-    """Return what conditions see, by dotted names; `features` are the plan's, read at the decision's time."""
-    values = dict(plan.defaults)
-    for name, value in features.items():
-        values["features." + name] = value
+    """Return what conditions see at `now` (ms), by dotted names; `state` belongs to the plan's catalogue.
+
+    A feature that nothing has fed yet reads the same at any moment, so it stands in `unknown`.
+    """
+    values = plan.unknown.copy()
+    if state.catalogue_id:
+        held = plan.catalogue.values(state)
+        for name, place, read in plan.readers:
+            value = held[place]
+            if value is not None:
+                values[name] = read(value, now)
     for name, dated in facts.profile.items():
-        if dated.value is not None and "profile." + name in values:
-            values["profile." + name] = list(dated.value) if isinstance(dated.value, tuple) else dated.value
-    values["profile.open_cases"] = facts.open_cases()
-    values["profile.timezone"] = facts.timezone()
+        if dated.value is not None and (field := "profile." + name) in values:
+            values[field] = list(dated.value) if isinstance(dated.value, tuple) else dated.value
+    if facts.cases:
+        values["profile.open_cases"] = facts.open_cases()
     for name, value in context.items():
         values["context." + name] = value
     return values

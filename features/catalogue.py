@@ -18,6 +18,10 @@ from features.state import FeatureState
 _UNITS: Final = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))
 
 
+Reader = tuple[str, int, Callable[[Any, int], FeatureValue]]
+"""The name of a feature, its place among the values of a state, and what reads a value at a moment (ms)."""
+
+
 class Catalogue:
     """All features of a policy set; immutable."""
 
@@ -46,7 +50,7 @@ class Catalogue:
 
     def fold(self, state: FeatureState, event: Event) -> FeatureState:
         """Return the state with an event in it; ValueError for a state of another catalogue."""
-        values = self._values(state)
+        values = self.values(state)
         as_of = max(state.as_of, event.occurred_at)
         folds = self._by_type.get(event.type)
         if folds is None:
@@ -61,7 +65,7 @@ class Catalogue:
 
         KeyError for an unknown name, ValueError for a state of another catalogue.
         """
-        values = self._values(state)
+        values = self.values(state)
         readers = self._readers
         out: dict[str, FeatureValue] = {}
         for name in readers if names is None else names:
@@ -69,9 +73,13 @@ class Catalogue:
             out[name] = read(values[index], now)
         return out
 
+    def readers(self, names: Iterable[str]) -> tuple[Reader, ...]:
+        """Return what reads the named features, for a caller that reads the same ones over and over."""
+        return tuple((name, *self._readers[name]) for name in names)
+
     def merge(self, one: FeatureState, two: FeatureState) -> FeatureState:
         """Return the state that the events of both would have made; ValueError as in `fold`."""
-        pairs = zip(self._kinds, self._values(one), self._values(two), strict=True)
+        pairs = zip(self._kinds, self.values(one), self.values(two), strict=True)
         values = tuple([kind.merge(left, right) for kind, left, right in pairs])
         return FeatureState(self.id, max(one.as_of, two.as_of), values)
 
@@ -83,7 +91,8 @@ class Catalogue:
         """Return the names of all features, in order of definition."""
         return tuple(self._definitions)
 
-    def _values(self, state: FeatureState) -> tuple[Any, ...]:
+    def values(self, state: FeatureState) -> tuple[Any, ...]:
+        """Return one value a feature, None for what nothing has fed; ValueError as in `fold`."""
         if state.catalogue_id == self.id:
             return state.values
         if state.catalogue_id:
@@ -98,7 +107,7 @@ def migrate(state: FeatureState, old: Catalogue, new: Catalogue) -> FeatureState
     """
     if state.catalogue_id == new.id:
         return state
-    values = dict(zip(old.names(), old._values(state), strict=True))  # noqa: SLF001  # the same module
+    values = dict(zip(old.names(), old.values(state), strict=True))
     meanings = {
         definition.name: _meaning(definition)
         for definition in old._definitions.values()  # noqa: SLF001  # the same module

@@ -26,7 +26,7 @@ _UID_BYTES: Final = 9
 _UID_CHARS: Final = 12
 _NO_UID: Final = b"\0" * _UID_BYTES
 _TO_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URLSAFE: Final = bytes.maketrans(b"-_", b"+/")
+_FROM_URLSAFE: Final = str.maketrans("-_", "+/")
 
 
 class Rare(msgspec.Struct, frozen=True, array_like=True):
@@ -40,26 +40,26 @@ class Rare(msgspec.Struct, frozen=True, array_like=True):
     overrun: tuple[str, ...]
 
 
-class PackedFacts(msgspec.Struct, frozen=True, array_like=True):
-    """The body of a facts record."""
+class PackedFacts(msgspec.Struct, array_like=True):
+    """The body of a facts record; mutable, so that a contact can be added without unpacking it."""
 
     customer_id: str
-    high_water: int
-    moved_to: str
-    erased_at: int
-    since: int
-    words: list[str]
-    shapes: list[list[int]]
-    uids: bytes
-    contacts: list[int]
+    high_water: int = 0
+    moved_to: str = ""
+    erased_at: int = 0
+    since: int = 0
+    words: list[str] = []
+    shapes: list[list[int]] = []
+    uids: bytes = b""
+    contacts: list[int] = []
     """Shape and time since the contact before, alternating."""
-    rare: list[Rare]
-    consent: dict[str, Dated]
-    profile: dict[str, Dated]
-    answers: dict[str, Dated]
-    marks: list[list[int]]
-    cases: tuple[Case, ...]
-    aliases: tuple[tuple[str, str], ...]
+    rare: list[Rare] = []
+    consent: dict[str, Dated] = {}
+    profile: dict[str, Dated] = {}
+    answers: dict[str, Dated] = {}
+    marks: list[list[int]] = []
+    cases: tuple[Case, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
 
 
 class _Table:
@@ -85,7 +85,7 @@ def packed(facts: Facts) -> PackedFacts:
     before = 0
     for position, contact in enumerate(facts.contacts):
         own = _OWN_UID.fullmatch(contact.uid) is not None
-        uids.append(a2b_base64(contact.uid.encode().translate(_FROM_URLSAFE)) if own else _NO_UID)
+        uids.append(a2b_base64(contact.uid.translate(_FROM_URLSAFE)) if own else _NO_UID)
         shape = [_STATES.index(contact.state), words.number(contact.channel)]
         for item in contact.items:
             shape.append(0 if item.offer is None else words.number(item.offer))
@@ -113,6 +113,27 @@ def packed(facts: Facts) -> PackedFacts:
         words=list(words.numbers),
         shapes=[list(shape) for shape in shapes.numbers],
     )
+
+
+def append(body: PackedFacts, contact: Contact, since: int) -> None:
+    """Add a contact behind all others, `since` ms after the last one; its uid is one of ours."""
+    shape = [_STATES.index(contact.state), _word(body, contact.channel)]
+    for item in contact.items:
+        shape.append(0 if item.offer is None else _word(body, item.offer))
+        shape.append(_word(body, item.category))
+    if shape not in body.shapes:
+        body.shapes.append(shape)
+    if contact.expires_at or contact.overrun:
+        position, expires_in = len(body.contacts) // 2, contact.expires_at - contact.at
+        body.rare.append(Rare(position, "", expires_in, contact.overrun))
+    body.contacts += (body.shapes.index(shape), since)
+    body.uids += a2b_base64(contact.uid.translate(_FROM_URLSAFE))
+
+
+def _word(body: PackedFacts, word: str) -> int:
+    if word not in body.words:
+        body.words.append(word)
+    return body.words.index(word) + 1
 
 
 def _packed_marks(marks: Iterable[Mark], words: _Table) -> list[list[int]]:

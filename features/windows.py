@@ -146,8 +146,8 @@ def merged(one: Series | None, two: Series | None, limit: int) -> Series | None:
 
 
 def cut(series: Series, limit: int) -> Series:
-    """Return the newest `limit` buckets without trailing zeros, so that a series has one form only."""
-    end = min(len(series), limit + 1)
+    """Return the newest `limit` buckets (none below 1) without trailing zeros: a series has one form only."""
+    end = max(min(len(series), limit + 1), 1)
     while end > 1 and series[end - 1] == 0:
         end -= 1
     return series if end == len(series) else series[:end]

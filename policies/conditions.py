@@ -36,7 +36,8 @@ class Condition:
 
     def evaluate(self, values: Mapping[str, Any]) -> bool:
         """Evaluate with flat dotted names (`features.views_7d`; missing: null); raises `Unknown`."""
-        return bool(self._run(values, self._blank.copy()))
+        holds: bool = self._run(values, self._blank.copy())
+        return holds
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Condition) and self.source == other.source

@@ -53,6 +53,8 @@ class Code(msgspec.Struct, frozen=True):
     nullable: Run | None = None
     """The same, but a null comes out as None."""
     steps: int = 1
+    variable: str = ""
+    """The dotted name that it reads, where it does nothing else."""
 
 
 def suggestion(name: str, known: Mapping[str, Any] | list[str]) -> str:
@@ -127,7 +129,7 @@ def load(name: str, type_: str) -> Code:
         value = values.get(name)
         return value if type(value) in classes else conform(value, type_, name)
 
-    return Code(type_, run_dyn if type_ == "dyn" else run_typed, name, nullable)
+    return Code(type_, run_dyn if type_ == "dyn" else run_typed, name, nullable, variable=name)
 
 
 def conform(value: Any, type_: str, label: str) -> Any:

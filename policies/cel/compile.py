@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from policies.cel.code import (
+    PYTHON,
     Code,
     Operation,
     Run,
@@ -246,6 +247,8 @@ class Compiler:
         wanted = node.operator == "=="
         if "null" in {left.type, right.type}:
             tested = left if right.type == "null" else right
+            if name := tested.variable:
+                return Code("bool", lambda values, _: (values.get(name) is None) is wanted, steps=steps)
             nullable = tested.nullable or tested.run
             return Code(
                 "bool", lambda values, scope: (nullable(values, scope) is None) is wanted, steps=steps
@@ -255,6 +258,16 @@ class Compiler:
                 f"{said(left.type)} is never equal to {said(right.type)}", node, "compare values of one type"
             )
         one, other = left.run, right.run
+        if left.type in {"string", "dyn"} and left.variable and isinstance(node.right, Literal):
+            name, constant = left.variable, node.right.value
+
+            def run_variable(values: Values, scope: Scope) -> bool:
+                value = values.get(name)
+                if type(value) is str is type(constant):
+                    return (value == constant) is wanted
+                return equal(one(values, scope), constant, scope) is wanted
+
+            return Code("bool", run_variable, steps=steps)
         if "dyn" in left.type + right.type or is_list(left.type):
             return Code(
                 "bool",
@@ -283,6 +296,14 @@ class Compiler:
         compare = ORDERS[symbol]
         if isinstance(node.right, Literal):
             constant = node.right.value
+            if name := left.variable:
+                classes = PYTHON[left.type]
+
+                def run_variable(values: Values, scope: Scope) -> bool:
+                    value = values.get(name)
+                    return compare(value if type(value) in classes else one(values, scope), constant)
+
+                return Code("bool", run_variable, steps=steps)
             return Code("bool", lambda values, scope: compare(one(values, scope), constant), steps=steps)
         return Code(
             "bool", lambda values, scope: compare(one(values, scope), other(values, scope)), steps=steps

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from features import codec
 from features.facts import EXTERNAL, Case, Contact, Dated, Facts, Item, Mark, State
@@ -139,3 +140,29 @@ def test_any_bytes_are_refused_with_a_sentence(body: bytes) -> None:
     for blob in (body, b"\0" * 8 + sealed, sealed):
         for decode in (codec.decode_facts, codec.decode_state, codec.decode_seen):
             assert refusal(decode, blob) in {"", "restore", "run the release"}
+
+
+@given(facts, own_uids, times, st.lists(items, max_size=2).map(tuple), states, st.integers(0, 2**40))
+def test_a_contact_added_to_a_blob_is_as_if_it_had_been_encoded_with_the_others(
+    before: Facts, uid: str, now: int, about: tuple[Item, ...], state: State, expires_in: int
+) -> None:
+    before = replace(before, contacts=tuple(sorted(before.contacts, key=lambda c: (c.at, c.uid))), version=7)
+    now = max([now, *(contact.at + 1 for contact in before.contacts)])
+    contact = Contact(uid, now, "email", about, state, expires_in and now + expires_in)
+    new = codec.encode_appended(codec.encode_facts(before), before, contact, now)
+    assert codec.decode_facts(new) == replace(
+        before,
+        version=8,
+        contacts=(*before.contacts, contact),
+        high_water=max(before.high_water, now),
+        since=before.since or now,
+    )
+
+
+@given(own_uids, times)
+def test_a_contact_of_a_new_customer_is_as_if_it_had_been_encoded(uid: str, now: int) -> None:
+    contact = Contact(uid, now, "email", (Item("boots", "promotion"),), "reserved", now + 1)
+    after = Facts(customer_id="c", version=1, high_water=now, contacts=(contact,), since=now)
+    assert codec.encode_appended(None, Facts(customer_id="c"), contact, now) == codec.encode_facts(
+        replace(after, since=after.since or now)
+    )

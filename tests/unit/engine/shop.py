@@ -8,6 +8,7 @@ from engine.decision import Ask, Decision
 from engine.plan import Plan, compile_plan, condition_values
 from features.event import parse_time
 from features.facts import Contact, Dated, Facts, Item
+from features.state import FeatureState
 from policies.loader import load_files
 from policies.model import PolicySet
 
@@ -110,7 +111,8 @@ def decided(
     """Decide at `at` (ms) for a customer with these facts and features."""
     asked = Ask(**{"uid": "d-1", "placement": placement, "limit": 10, **(ask or {})})
     facts = facts if facts is not None else customer()
-    values = condition_values(plan, facts, features or {}, asked.context)
+    values = condition_values(plan, facts, FeatureState(), asked.context, at)
+    values |= {"features." + name: value for name, value in (features or {}).items()}
     return decide(plan, asked, facts, values, at, **quotas)
 
 

@@ -1,7 +1,5 @@
 """The compiled plan: masks and arrays over a placement's candidates."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,9 +9,10 @@ from engine import plan as plan_module
 from engine.governor import FAR
 from engine.plan import condition_values, mask_of, places_of
 from engine.scoring import Snapshot, prior_snapshot, score
-from features.event import parse_time
+from features.event import parse_event, parse_time
 from features.facts import Case, Dated
-from tests.unit.engine.shop import CHANNELS, customer, offers_with, plan_of, policy_of
+from features.state import FeatureState
+from tests.unit.engine.shop import CHANNELS, NOW, customer, offers_with, plan_of, policy_of
 
 
 @given(st.sets(st.integers(0, 1200)))
@@ -71,9 +70,9 @@ suppressions:
 def test_rules_are_masks_over_those_that_they_look_at() -> None:
     plan = plan_of(rules=RULES)
     mail, home = plan.placements["mail"], plan.placements["home"]
-    assert [(rule.index, rule.masks) for rule in mail.caps] == [(0, {None: 0b111}), (1, {"shoes": 0b011})]
-    assert [(rule.index, rule.masks) for rule in home.caps] == [(2, {None: 0b100})]
-    assert [(rule.index, rule.masks) for rule in mail.suppressions] == [(0, {None: 0b011})]
+    assert mail.caps == ({None: 0b111}, {"shoes": 0b011}, {})
+    assert home.caps == ({}, {}, {None: 0b100})
+    assert mail.suppressions == ((0, 0b011),)
     assert (mail.reserves, home.reserves, plan.placements["desk"].reserves) == (True, True, True)
     assert not plan_of().placements["home"].reserves
 
@@ -81,7 +80,7 @@ def test_rules_are_masks_over_those_that_they_look_at() -> None:
 def test_what_obeys_nothing_is_in_no_rules_mask() -> None:
     home = plan_of(OFFERS, "caps:\n  - {name: web, max: 1, per: 1h, when: {channel: web}}").placements["home"]
     assert home.obeys == 0b01111
-    assert [rule.masks for rule in home.caps] == [{None: 0b01111}]
+    assert home.caps == ({None: 0b01111},)
 
 
 def test_offers_of_one_condition_share_its_evaluation() -> None:
@@ -93,7 +92,7 @@ def test_offers_of_one_condition_share_its_evaluation() -> None:
     )
     plan = plan_of(offers)
     assert [eligibility.mask for eligibility in plan.placements["home"].eligibility] == [0b0101, 0b1000]
-    assert plan.feature_names == ("since_store", "views_7d")
+    assert [name for name, *_ in plan.readers] == ["features.since_store", "features.views_7d"]
 
 
 def test_priorities_are_the_marketers_expression() -> None:
@@ -141,14 +140,21 @@ def test_conditions_see_defaults_profile_features_and_context() -> None:
         },
         cases=(Case("a", 2, 1), Case("b", 1, 2)),
     )
-    values: dict[str, Any] = condition_values(plan_of(), facts, {"views_7d": 3}, {"device": "phone"})
+    plan = plan_of(
+        offers_with("id: a, category: promotion, placements: [home], eligible: features.views_7d > 1")
+    )
+    view = {"type": "page_view", "customer_id": "c"}
+    views = parse_event(view, now=NOW, made_id="e")
+    values = condition_values(
+        plan, facts, plan.catalogue.fold(FeatureState(), views), {"device": "phone"}, NOW
+    )
     assert values == {
         "profile.owned": ["boots"],
         "profile.tier": "basic",
         "profile.shops_for": None,
         "profile.open_cases": 1,
         "profile.timezone": "Europe/Paris",
-        "features.views_7d": 3,
+        "features.views_7d": 1,
         "context.device": "phone",
     }
 

@@ -270,3 +270,11 @@ def test_top_passes_very_long_strings_over() -> None:
     catalogue = Catalogue([ALL[6]])
     state = folded(catalogue, event("page_view", category="x" * 257), event("page_view", category="y" * 256))
     assert catalogue.read(state, None, NOW) == {"interests": ["y" * 256]}
+
+
+def test_top_forgets_a_string_that_a_newer_one_has_left_behind_whole() -> None:
+    """Its window began and ended before the newest one's: nothing of it may stay, not even zeros."""
+    catalogue = Catalogue([ALL[6]])
+    past = [event("page_view", NOW - days * DAY_MS, category="old") for days in (900 + 14 * 50, 900)]
+    state = folded(catalogue, *past, event("page_view", category="boots"))
+    assert list(state.values[0]) == ["boots"]
