@@ -100,19 +100,20 @@ class App:
             status = await _send_stream(reply, send)
         else:
             status = reply.status
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": status,
-                    "headers": [
-                        (b"content-type", reply.media),
-                        (b"content-length", str(len(reply.body)).encode()),
-                        *reply.headers,
-                    ],
-                }
-            )
-            await send({"type": "http.response.body", "body": reply.body})
+            whole = call.scope.get("tact.whole")
+            if whole is None or not whole.answer(status, reply.media, reply.headers, reply.body):
+                await _send_reply(reply, send)
         observe(route.path, status, time.perf_counter() - started)
+
+
+async def _send_reply(reply: Reply, send: Send) -> None:
+    headers = [
+        (b"content-type", reply.media),
+        (b"content-length", str(len(reply.body)).encode()),
+        *reply.headers,
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
 
 
 async def _send_stream(reply: Stream, send: Send) -> int:
@@ -138,13 +139,7 @@ async def _send_stream(reply: Stream, send: Send) -> int:
             log.warning("a stream was cut short: %s", error)
             raise
         whole = failure(error)
-        headers = [
-            (b"content-type", whole.media),
-            (b"content-length", str(len(whole.body)).encode()),
-            *whole.headers,
-        ]
-        await send({"type": "http.response.start", "status": whole.status, "headers": headers})
-        await send({"type": "http.response.body", "body": whole.body})
+        await _send_reply(whole, send)
         return whole.status
     if not started:
         await send(

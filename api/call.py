@@ -131,16 +131,14 @@ class Call:
         length = self.header(b"content-length")
         if length.isdigit() and int(length) > limit:
             raise too_large(limit)
+        whole = self.scope.get("tact.whole")
+        if whole is not None and not self.header(b"content-encoding"):
+            only: bytes | None = whole.body()
+            if only is not None:
+                if len(only) > limit:
+                    raise too_large(limit)
+                return only
         message = await self.receive()
-        if (
-            not message.get("more_body")
-            and message["type"] == "http.request"
-            and not self.header(b"content-encoding")
-        ):
-            only: bytes = message.get("body", b"")
-            if len(only) > limit:
-                raise too_large(limit)
-            return only
         parts = []
         inflater = Inflater(self.header(b"content-encoding").decode("latin-1").strip().lower(), limit)
         while True:

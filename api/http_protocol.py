@@ -25,7 +25,7 @@ from typing import Any, cast
 import httptools
 from uvicorn._types import ASGIReceiveEvent, HTTPScope
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from api.cork import Corked
@@ -62,6 +62,47 @@ class _Refused(Exception):  # passes through the parser
         super().__init__(detail)
         self.status = status
         self.detail = detail
+
+
+class Whole:
+    """A request that is here in one piece, answered in one piece: what ASGI's messages would do, in two calls.
+
+    In a scope as `tact.whole`; an application that does not know it uses `receive` and `send`. Both methods say
+    no where a request or a connection is out of the ordinary, and the messages serve then.
+    """
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def body(self) -> bytes | None:
+        """Return the whole body, or None where not all of it has come yet."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.response_started:
+            return None
+        return bytes(cycle.body)
+
+    def answer(self, status: int, media: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer; False where `send` has to."""
+        cycle = self._cycle
+        if (
+            cycle.response_started
+            or cycle.disconnected
+            or cycle.more_body
+            or not cycle.keep_alive
+            or cycle.flow.write_paused
+            or cycle.scope["method"] == "HEAD"
+        ):
+            return False
+        more = b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(
+            b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
+            % (STATUS_LINE[status], media, len(body), more, body)
+        )
+        cycle.on_response()
+        return True
 
 
 class HardenedProtocol(HttpToolsProtocol):
@@ -127,6 +168,9 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._head_seen + self._chunk > self._line_max:  # else nothing can be too long
             self._check_head()
         HttpToolsProtocol.on_headers_complete(self)  # on the ordinary path even super() counts
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope:
+            cast("dict[str, Any]", self.scope)["tact.whole"] = Whole(cycle)
 
     def _should_upgrade(self) -> bool:
         return True  # uvicorn then leaves the request alone, and data_received begins it anew

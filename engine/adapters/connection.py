@@ -1,11 +1,11 @@
 """One connection to the store, shared by everything in a process: calls coalesce, and none waits for ever.
 
 What holds, and why:
-- Commands queued during one turn of the event loop are written in one piece at its end: under load the cost
-  of a system call here, and of an fsync there, is shared by all requests of the turn.
+- Commands queued during one turn of the event loop are written in a few pieces: under load the cost
+  of a system call here, and of an fsync there, is shared by many requests.
 - Each call has a deadline and the queue is bounded. While the store is away, calls fail at once and the
   connection is made again by itself. `maybe_applied` of the error tells whether the command may have run.
-- The prologue (say: the store's time and the active policy) is read once in front of each turn's loads, on
+- The prologue (say: the store's time and the active policy) is read once in front of each batch of loads, on
   the same connection, so it is never older than the requests that use it.
 - Scripts are loaded before anything else is sent on a new connection, so EVALSHA finds them.
 
@@ -129,9 +129,9 @@ class StoreConnection:
     def load(
         self, commands: Sequence[Command], *, within_s: float | None = None
     ) -> Awaitable[tuple[list[Reply], list[Reply]]]:
-        """Send several commands behind this turn's prologue: (its replies, theirs), or the first error.
+        """Send several commands behind their batch's prologue: (its replies, theirs), or the first error.
 
-        The prologue's list is shared by all loads of the turn: read it, never change it.
+        The prologue's list is shared by all loads of the batch: read it, never change it.
         """
         return self._submit(commands, Shape.LOAD, within_s)
 

@@ -1,4 +1,7 @@
-"""The wire to the store: packs commands, writes them once a loop turn, hands each reply to its own call.
+"""The wire to the store: packs commands, writes them in batches, hands each reply to its own call.
+
+What a turn of the loop queues is written at its end, or as soon as there is a batch of it: the store then works on
+the first calls while we are still making the others. A batch is a few calls, and more where many are under way.
 
 What holds, and why: replies come in the order of the commands, so the slots of `_pending` are the whole
 bookkeeping. A slot leaves the queue only when its last reply has come or the link is gone; giving up on a
@@ -34,6 +37,8 @@ _REFUSED_FOR_NOW = frozenset(
     }
 )
 _NEVER = float("inf")
+_BATCH_MIN = 4
+_BATCH_SHARE = 8
 # The fastest of those measured; its own stub allows one argument only.
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
@@ -142,16 +147,16 @@ class Link(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=_Refusal)
         self._transport: asyncio.Transport | None = None
         self._pending: deque[_Slot] = deque()  # written, in the order of the replies to come
-        self._queued: list[_Slot] = []  # to be written at the end of this turn
+        self._queued: list[_Slot] = []  # the next batch
         self._outgoing: list[bytes] = []
-        self._first_load: _Slot | None = None  # of this turn; its prologue is everyone's
+        self._first_load: _Slot | None = None  # of the batch; its prologue is everyone's
         self._commands = 0
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_at = _NEVER
         self.lost = self._loop.create_future()
 
     def submit(self, commands: Sequence[Command], shape: Shape, within_s: float) -> "asyncio.Future[Any]":
-        """Queue commands for the end of this turn; the future fails `within_s` seconds from now.
+        """Queue commands for the next batch, this turn still; the future fails `within_s` seconds from now.
 
         ValueError without commands; what cannot be packed raises before anything is queued.
         """
@@ -175,12 +180,14 @@ class Link(asyncio.Protocol):
         deadline = self._loop.time() + within_s
         slot = _Slot(None if shape is Shape.NOTHING else future, count, shape, deadline)
         if shape is Shape.LOAD and self._prologue_length:
-            slot.prologue = self._prologue_of_this_turn(deadline)
+            slot.prologue = self._prologue_of_this_batch(deadline)
         if not self._queued:
             self._loop.call_soon(self._flush)
         self._queued.append(slot)
         self._outgoing += packed
         self._commands += count
+        if len(self._queued) >= max(_BATCH_MIN, len(self._pending) // _BATCH_SHARE):
+            self._flush()
         if deadline < self._sweep_at:
             self._sweep_no_later_than(deadline)
         return future
@@ -232,16 +239,16 @@ class Link(asyncio.Protocol):
         except (hiredis.ProtocolError, IndexError):  # not the protocol, or a reply that nobody asked for
             self.abort()
 
-    def _prologue_of_this_turn(self, deadline: float) -> _Slot:
-        """Find the slot of the prologue, which stands in front of all that this turn writes."""
+    def _prologue_of_this_batch(self, deadline: float) -> _Slot:
+        """Find the slot of the prologue, which stands in front of the whole batch."""
         if self._first_load is None:
             self._first_load = _Slot(None, self._prologue_length, Shape.NOTHING, deadline)
             self._commands += self._prologue_length
         return self._first_load
 
     def _flush(self) -> None:
-        """Write all that this turn queued, in one piece."""
-        if self._transport is None:
+        """Write all that is queued, in one piece."""
+        if self._transport is None or not self._queued:
             return
         if self._first_load is not None:
             self._pending.append(self._first_load)
