@@ -116,16 +116,14 @@ def format_time(ms: int) -> str:
 
     ValueError or OverflowError outside the years 1 to 9999.
     """
-    seconds, millis = divmod(ms, 1000)
-    minutes, second = divmod(seconds, 60)
-    hours, minute = divmod(minutes, 60)
-    day, hour = divmod(hours, 24)
-    return f"{_day(day)}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
+    return f"{_second(ms // 1000)}.{ms % 1000:03}Z"
 
 
 @functools.lru_cache(maxsize=4096)
-def _day(day: int) -> str:
-    return date.fromordinal(_EPOCH_DAY + day).isoformat()
+def _second(second: int) -> str:
+    day, rest = divmod(second, 86_400)
+    minutes, seconds = divmod(rest, 60)
+    return f"{date.fromordinal(_EPOCH_DAY + day).isoformat()}T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
 
 
 def is_type(name: str) -> bool:
