@@ -52,7 +52,9 @@ class App:
         self.fastapi.add_exception_handler(HTTPException, _http_problem)
         describe(self.fastapi)
         self._hot = {
-            (route.method, route.path): route for route in ROUTES if route.hot and "{" not in route.path
+            (route.method, route.path.encode()): route
+            for route in ROUTES
+            if route.hot and "{" not in route.path
         }
         self._hot_ends = {
             (route.method, route.path.rpartition("/")[2]): route
@@ -73,11 +75,12 @@ class App:
             await self.fastapi(scope, receive, send)
             return
         raw: bytes = scope["raw_path"] if scope.get("raw_path") else scope["path"].encode()
-        path = raw.partition(b"?")[0].decode("latin-1")
-        route = self._hot.get((scope["method"], path))
+        raw = raw.partition(b"?")[0]
+        route = self._hot.get((scope["method"], raw))
         if route is not None:
             await self.respond(route, Call(scope, receive, {}), send)
             return
+        path = raw.decode("latin-1")
         parts = path.split("/")
         if len(parts) == 5 and parts[1] == "v1" and parts[2] == "contacts":
             route = self._hot_ends.get((scope["method"], parts[4]))

@@ -55,15 +55,22 @@ class Call:
 
     def header(self, name: bytes) -> bytes:
         """Return a header's value by its lower-case name, or nothing; two of one name are refused."""
-        if self._headers is None:
-            sent = self.scope["headers"]
-            self._headers = dict(sent)
-            if len(self._headers) != len(sent):
-                names = [key for key, _ in sent]
-                for key in _SINGLE:
-                    if names.count(key) > 1:
-                        raise _invalid(f"the header {key.decode()} is there twice: send it once", "")
-        return self._headers.get(name, b"")
+        headers = self._headers if self._headers is not None else self._read_headers()
+        return headers.get(name, b"")
+
+    def has_header(self, name: bytes) -> bool:
+        """Say whether a header is there, if only empty."""
+        return name in (self._headers if self._headers is not None else self._read_headers())
+
+    def _read_headers(self) -> dict[bytes, bytes]:
+        sent = self.scope["headers"]
+        headers = self._headers = dict(sent)
+        if len(headers) != len(sent):
+            names = [key for key, _ in sent]
+            for key in _SINGLE:
+                if names.count(key) > 1:
+                    raise _invalid(f"the header {key.decode()} is there twice: send it once", "")
+        return headers
 
     def path_id(self, name: str) -> str:
         """Return an id of the path, decoded; raises Problem 422 where it cannot be one."""

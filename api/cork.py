@@ -15,11 +15,12 @@ HELD_MAX: Final = 65_536
 class Corked:
     """Stands in front of a transport; everything but the writing is the transport's own."""
 
-    __slots__ = ("_held", "_loop", "_size", "_transport")
+    __slots__ = ("_held", "_loop", "_size", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         """Write to `transport`; `loop` is the one that it runs on."""
         self._transport = transport
+        self.is_closing = transport.is_closing
         self._loop = loop
         self._held: list[bytes] = []
         self._size = 0

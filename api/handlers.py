@@ -373,7 +373,7 @@ class Handlers:
     def _idempotency(call: Call, route: str, raw: bytes) -> Idempotency | None:
         key = call.header(b"idempotency-key")
         if not key:
-            if any(name == b"idempotency-key" for name, _ in call.scope["headers"]):
+            if call.has_header(b"idempotency-key"):
                 raise invalid("the Idempotency-Key is empty: send 1 to 255 printable ASCII characters")
             return None
         if len(key) > 255 or any(not 32 <= byte < 127 for byte in key):

@@ -126,6 +126,9 @@ class HardenedProtocol(HttpToolsProtocol):
         self._deadline_of: tuple[_Phase, HTTPScope | None] = (_Phase.NONE, None)
         self._paced: RequestResponseCycle | None = None  # the stream whose pauses are bounded
         self._over = False  # refused: what still comes is dropped
+        self._idle_since: float | None = (
+            None  # the loop's time of the last answer, while nothing came after it
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Expect a request from now on."""
@@ -142,9 +145,7 @@ class HardenedProtocol(HttpToolsProtocol):
         """Parse what came; look after deadlines only where a request is incomplete."""
         if self._over:
             return
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._idle_since = None
         self._chunk = len(data)
         try:
             self.parser.feed_data(data)
@@ -171,6 +172,31 @@ class HardenedProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and cycle.scope is self.scope:
             cast("dict[str, Any]", self.scope)["tact.whole"] = Whole(cycle)
+
+    def on_response_complete(self) -> None:
+        """Start what waits in line, or the time of being idle: one timer a connection, not one an answer."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._watch_idle(self._limits.idle_s)
+
+    def _watch_idle(self, after_s: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(after_s, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close what has been idle for long enough; look again later at what has not."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left_s = self._idle_since + self._limits.idle_s - self.loop.time()
+        if left_s > 0:
+            self._watch_idle(left_s)
+        else:
+            self.transport.close()
 
     def _should_upgrade(self) -> bool:
         return True  # uvicorn then leaves the request alone, and data_received begins it anew

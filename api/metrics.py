@@ -1,36 +1,55 @@
-"""What an operator reads: counts and latencies of this process, for Prometheus."""
+"""What an operator reads: counts and latencies of this process, for Prometheus.
 
+An answer is counted in two dictionaries, without a lock or a look-up of labels; they become metrics when read.
+"""
+
+from bisect import bisect_left
 from collections import Counter as Tally
+from collections.abc import Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-REQUESTS: Final = Counter("tact_requests_total", "Answers by route and status", ["route", "status"])
-LATENCY: Final = Histogram(
-    "tact_request_seconds",
-    "Time from a request's arrival to its answer, by route",
-    ["route"],
-    buckets=(0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0),
-)
-_seen: Final[Tally[tuple[str, int]]] = Tally()
-"""Counted without a look-up of labels per request; folded into the counters when somebody reads them."""
-
-
-_latency: Final[dict[str, Histogram]] = {}
+BOUNDS_S: Final = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
+_answers: Final[Tally[tuple[str, int]]] = Tally()
+_latencies: Final[dict[str, list[float]]] = {}
+"""Route to the sum of seconds, then the answers up to each bound, and those beyond."""
 
 
 def observe(route: str, status: int, seconds: float) -> None:
     """Count one answer and how long it took."""
-    _seen[route, status] += 1
-    latency = _latency.get(route)
-    if latency is None:
-        latency = _latency[route] = LATENCY.labels(route)
-    latency.observe(seconds)
+    _answers[route, status] += 1
+    held = _latencies.get(route)
+    if held is None:
+        held = _latencies[route] = [0.0] * (len(BOUNDS_S) + 2)
+    held[0] += seconds
+    held[1 + bisect_left(BOUNDS_S, seconds)] += 1
+
+
+class _Requests(Collector):
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of all requests so far."""
+        requests = CounterMetricFamily(
+            "tact_requests", "Answers by route and status", labels=["route", "status"]
+        )
+        for (route, status), count in _answers.items():
+            requests.add_metric([route, str(status)], count)
+        yield requests
+        took = HistogramMetricFamily(
+            "tact_request_seconds", "Time from a request's arrival to its answer, by route", labels=["route"]
+        )
+        bounds = [*map(str, BOUNDS_S), "+Inf"]
+        for route, (total, *counts) in _latencies.items():
+            took.add_metric([route], list(zip(bounds, accumulate(counts), strict=True)), total)
+        yield took
+
+
+REGISTRY.register(_Requests())
 
 
 def render() -> bytes:
     """Return the text that Prometheus reads."""
-    for (route, status), count in _seen.items():
-        REQUESTS.labels(route, str(status)).inc(count)
-    _seen.clear()
     return generate_latest()

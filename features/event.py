@@ -123,7 +123,9 @@ def format_time(ms: int) -> str:
 def _second(second: int) -> str:
     day, rest = divmod(second, 86_400)
     minutes, seconds = divmod(rest, 60)
-    return f"{date.fromordinal(_EPOCH_DAY + day).isoformat()}T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+    return (
+        f"{date.fromordinal(_EPOCH_DAY + day).isoformat()}T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+    )
 
 
 def is_type(name: str) -> bool:

@@ -160,11 +160,12 @@ class Store:
 
     async def commit(self, commit: Commit, within_s: float | None = None) -> Committed:
         """Write one judgement if nothing that was judged has changed (G2)."""
+        customer = f"{{{commit.tag}}}"
         keys = [
-            f"{{{commit.tag}}}",
+            customer,
             POLICY,
-            decisions_key(commit.tag, made_at(commit.uid)) if commit.record else f"{{{commit.tag}}}",
-            commit.idempotency_key or f"{{{commit.tag}}}",
+            decisions_key(commit.tag, made_at(commit.uid)) if commit.record else customer,
+            commit.idempotency_key or customer,
         ]
         args: list[Argument] = [
             commit.facts_version,
@@ -185,6 +186,8 @@ class Store:
             await self.connection.call("EVALSHA", self._commit, len(keys), *keys, *args, within_s=within_s)
         )
         code, now = _CODES[as_int(reply[0])], as_int(reply[1])
+        if code == "done":
+            return Committed(code, now)
         if code == "stale":
             return Committed(code, now, as_bytes(reply[2]), as_bytes(reply[3]) if len(reply) > 3 else None)
         if code == "answered":

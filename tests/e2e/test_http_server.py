@@ -194,6 +194,15 @@ def test_blank_lines_do_not_keep_an_idle_connection_for_ever(serve: Serve) -> No
         assert everything(client) == b""
 
 
+def test_a_connection_serves_request_after_request_and_is_closed_once_idle(serve: Serve) -> None:
+    served = serve(idle_s=0.3)
+    with served.connect() as client:
+        for _ in range(3):
+            client.sendall(_POST % (0, b""))
+            until(client, b"POST ")
+        assert everything(client) == b""
+
+
 def test_a_body_that_does_not_come_is_answered_408_even_if_it_drips(serve: Serve) -> None:
     served = serve(body_s=0.3)
     assert problem(served.ask(_POST % (10, b"abc"))) == (408, "urn:tact:problem:request-timeout")
