@@ -160,19 +160,18 @@ class Standing:
         quiet = self.quiet_free(channel, self.now)
         if quiet != self.now:
             found.append(Refusal("quiet_hours", "quiet_hours", quiet))
-        for index, suppression in enumerate(self.rules.suppressions):
-            if self.rules.suppresses(suppression, channel.name, item):
-                free = self.suppression_free(index, item.offer, self.now)
-                if free != self.now:
-                    null = self.while_holds(suppression)[1] if suppression.while_ is not None else ""
-                    found.append(Refusal(suppression.name, "suppressed", free, null))
+        looks = self.rules.looks(channel.name, item)
+        for index in looks.suppressions:
+            free = self.suppression_free(index, item.offer, self.now)
+            if free != self.now:
+                suppression = self.rules.suppressions[index]
+                null = self.while_holds(suppression)[1] if suppression.while_ is not None else ""
+                found.append(Refusal(suppression.name, "suppressed", free, null))
         if not sending_only:
-            for index, cap in enumerate(self.rules.caps):
-                looks, each = self.rules.cap_each(index, channel.name, item)
-                if looks:
-                    free = self.cap_free(index, each, self.now)
-                    if free != self.now:
-                        found.append(Refusal(cap.name, "contact_policy", free))
+            for index, each in looks.caps:
+                free = self.cap_free(index, each, self.now)
+                if free != self.now:
+                    found.append(Refusal(self.rules.caps[index].name, "contact_policy", free))
         return found
 
     def eligible_at(self, channel: Channel, item: Item, *, extra: Sequence[NextFree] = ()) -> int | None:
@@ -185,13 +184,11 @@ class Standing:
             if self.consent_refusal(channel) is not None:
                 return None
             asks.append(lambda at: self.quiet_free(channel, at))
-            for index, suppression in enumerate(self.rules.suppressions):
-                if self.rules.suppresses(suppression, channel.name, item):
-                    asks.append(lambda at, index=index: self.suppression_free(index, item.offer, at))  # type: ignore[misc]
-            for index in range(len(self.rules.caps)):
-                looks, each = self.rules.cap_each(index, channel.name, item)
-                if looks:
-                    asks.append(lambda at, index=index, each=each: self.cap_free(index, each, at))  # type: ignore[misc]
+            looks = self.rules.looks(channel.name, item)
+            for index in looks.suppressions:
+                asks.append(lambda at, index=index: self.suppression_free(index, item.offer, at))  # type: ignore[misc]
+            for index, each in looks.caps:
+                asks.append(lambda at, index=index, each=each: self.cap_free(index, each, at))  # type: ignore[misc]
         return first_free(asks, self.now)
 
     def yes_until(self, channel: Channel, items: Sequence[Item]) -> int:
@@ -203,11 +200,11 @@ class Standing:
         if not obeying:
             return FAR
         until = self.quiet_next(channel)
-        for index, suppression in enumerate(self.rules.suppressions):
-            for item in obeying:
-                if suppression.after is not None and self.rules.suppresses(suppression, channel.name, item):
-                    starts = (start for start, _ in self.suppression_blocks(index, item.offer))
-                    until = min([until, *(start for start in starts if start > self.now)])
+        for item in obeying:
+            for index in self.rules.looks(channel.name, item).suppressions:
+                for start, _ in self.suppression_blocks(index, item.offer):
+                    if start > self.now:
+                        until = min(until, start)
         return until
 
 

@@ -5,7 +5,7 @@ carries the value that `each` counts by. The answers depend on the policy set al
 per (channel, items): judging a customer is then one look-up a contact.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from features.facts import Contact, Item
 from policies.model import AttributeValue, Cap, PolicySet, Suppression, When
@@ -18,6 +18,18 @@ Each = AttributeValue | None
 """The value that a rule counts by; None for a rule without `each`."""
 Counter = tuple[int, Each]
 """One count that is kept apart: the index of the cap and the value of its `each`."""
+
+
+class Looks(NamedTuple):
+    """The rules that look at one item on one channel."""
+
+    suppressions: tuple[int, ...]
+    """Indices of the suppressions."""
+    caps: tuple[Counter, ...]
+    """Each cap's index, and the value that it counts by."""
+
+
+_NOTHING: Final = Looks((), ())
 
 
 class Rules:
@@ -34,6 +46,7 @@ class Rules:
             + [_CALENDAR_MS[cap.calendar] for cap in policy.caps if cap.calendar]
             + [MAX_TTL_MS]
         )
+        self._looks: dict[tuple[str, Item], Looks] = {}
         self._counters: dict[tuple[str, tuple[Item, ...]], tuple[Counter, ...]] = {}
 
     def is_inbound(self, channel: str) -> bool:
@@ -58,6 +71,28 @@ class Rules:
         if not self.meets(cap.when, channel, item):
             return False, None
         return self._each(cap, channel, item)
+
+    def looks(self, channel: str, item: Item) -> Looks:
+        """Return the rules that look at the item on the channel; none where its category obeys none."""
+        key = (channel, item)
+        known = self._looks.get(key)
+        if known is None:
+            known = self._looks_at(channel, item) if self.obeys(item) else _NOTHING
+            if len(self._looks) >= _REMEMBERED:
+                self._looks.clear()
+            self._looks[key] = known
+        return known
+
+    def _looks_at(self, channel: str, item: Item) -> Looks:
+        caps = []
+        for index in range(len(self.caps)):
+            looks, each = self.cap_each(index, channel, item)
+            if looks:
+                caps.append((index, each))
+        suppressions = (
+            index for index, rule in enumerate(self.suppressions) if self.suppresses(rule, channel, item)
+        )
+        return Looks(tuple(suppressions), tuple(caps))
 
     def counters(self, contact: Contact) -> tuple[Counter, ...]:
         """Return every count that the contact adds one to."""
