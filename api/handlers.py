@@ -11,7 +11,7 @@ from api.events import Reader
 from api.metrics import render
 from api.problems import Problem
 from engine.answer import Json, when
-from engine.contacts import Row, checked_item, item_of
+from engine.checking import Row
 from engine.errors import TactError
 from engine.idempotency import Idempotency, idempotency, unpack
 from engine.plan import compile_plan
@@ -26,6 +26,7 @@ from engine.requests import (
     ProfileRequest,
 )
 from engine.runtime import Engine
+from engine.sending import checked_item, item_of
 from engine.worker import BEAT
 from policies.loader import Loaded, load_files
 from policies.model import PolicyError
@@ -75,7 +76,7 @@ class Handlers:
         call.query()
         raw = await call.body(JSON_MAX)
         request = convert(parse_json(raw), CheckRequest)
-        plan = await self.engine.contacts.active()
+        plan = await self.engine.checking.active()
         ttl_ms = None if request.reservation_ttl_s is None else _ttl_ms(request.reservation_ttl_s)
         item = item_of(plan, request.category, request.offer)
         checked_item(plan, request.channel, item)
@@ -90,8 +91,8 @@ class Handlers:
             for number, customer_id in enumerate(request.customer_ids)
         ]
         seed = used.key.encode() if used is not None else b""
-        results = await self.engine.contacts.check(rows, take=request.reserve, seed=seed)
-        said: Json = {"policy_version": (await self.engine.contacts.plan()).policy.version}
+        results = await self.engine.checking.check(rows, take=request.reserve, seed=seed)
+        said: Json = {"policy_version": (await self.engine.checking.plan()).policy.version}
         if not request.reserve:
             said["advisory"] = True
         body = orjson.dumps(said | {"results": results})
@@ -109,7 +110,7 @@ class Handlers:
             ttl_ms = _ttl_ms(_number(query["reservation_ttl_s"], "reservation_ttl_s"))
         used = self._idempotency(call, "contacts/check-stream", b"")
         seed = used.key.encode() if used is not None else b""
-        await self.engine.contacts.active()
+        await self.engine.checking.active()
         return Stream(self._check_rows(call, take=reserve == "true", ttl_ms=ttl_ms, seed=seed))
 
     async def _check_rows(
@@ -135,7 +136,7 @@ class Handlers:
             value = parse_json(line)
             customer_id = value.get("customer_id") if isinstance(value, dict) else None
             asked = convert(value, CheckRow)
-            plan = await self.engine.contacts.plan()
+            plan = await self.engine.checking.plan()
             item = item_of(plan, asked.category, asked.offer)
             checked_item(plan, asked.channel, item)
         except (Problem, TactError) as refused:
@@ -145,7 +146,7 @@ class Handlers:
 
     async def _judged(self, waiting: list[Row | Json], *, take: bool, seed: bytes) -> bytes:
         rows = [row for row in waiting if isinstance(row, Row)]
-        judged = iter(await self.engine.contacts.check(rows, take=take, seed=seed) if rows else ())
+        judged = iter(await self.engine.checking.check(rows, take=take, seed=seed) if rows else ())
         said = [next(judged) if isinstance(row, Row) else row for row in waiting]
         if not take:
             said = [row if "error" in row else row | {"advisory": True} for row in said]

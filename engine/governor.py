@@ -185,10 +185,14 @@ class Standing:
                 return None
             asks.append(lambda at: self.quiet_free(channel, at))
             looks = self.rules.looks(channel.name, item)
-            for index in looks.suppressions:
-                asks.append(lambda at, index=index: self.suppression_free(index, item.offer, at))  # type: ignore[misc]
-            for index, each in looks.caps:
-                asks.append(lambda at, index=index, each=each: self.cap_free(index, each, at))  # type: ignore[misc]
+            asks += [
+                lambda at, index=index: self.suppression_free(index, item.offer, at)  # type: ignore[misc]
+                for index in looks.suppressions
+            ]
+            asks += [
+                lambda at, index=index, each=each: self.cap_free(index, each, at)  # type: ignore[misc]
+                for index, each in looks.caps
+            ]
         return first_free(asks, self.now)
 
     def yes_until(self, channel: Channel, items: Sequence[Item]) -> int:

@@ -46,6 +46,8 @@ class Rules:
             + [_CALENDAR_MS[cap.calendar] for cap in policy.caps if cap.calendar]
             + [MAX_TTL_MS]
         )
+        self.conditional = any(rule.while_ is not None for rule in policy.suppressions)
+        """Whether any rule looks at a condition."""
         self._looks: dict[tuple[str, Item], Looks] = {}
         self._counters: dict[tuple[str, tuple[Item, ...]], tuple[Counter, ...]] = {}
 

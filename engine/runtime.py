@@ -7,6 +7,7 @@ from typing import Final
 from engine.activation import Plans
 from engine.adapters.connection import StoreAddress, StoreConnection
 from engine.adapters.store import PROLOGUE, Store, as_bytes
+from engine.checking import Checking
 from engine.contacts import Contacts
 from engine.customers import Customers
 from engine.deciding import Deciding
@@ -28,6 +29,7 @@ class Engine:
         self.customers = Customers(self.store, secret)
         self.plans = Plans(self.store)
         self.deciding = Deciding(self.customers, self.plans)
+        self.checking = Checking(self.customers, self.plans)
         self.contacts = Contacts(self.customers, self.plans)
         self.people = People(self.customers, self.plans)
         self.journal = Journal(self.customers, self.plans)

@@ -116,6 +116,19 @@ def store_time(reply: Reply) -> int:
     return as_int(seconds) * 1000 + as_int(micros) // 1000
 
 
+def _committed(answer: Reply) -> Committed:
+    """Read what the commit script says."""
+    reply = as_list(answer)
+    code, now = _CODES[as_int(reply[0])], as_int(reply[1])
+    if code == "stale":
+        return Committed(code, now, as_bytes(reply[2]), as_bytes(reply[3]) if len(reply) > 3 else None)
+    if code == "answered":
+        return Committed(code, now, answer=cast("bytes", reply[2]))
+    if code == "quota":
+        return Committed(code, now, quota=as_int(reply[2]))
+    return Committed(code, now)
+
+
 class Store:
     """The typed face of the store; every method is one round trip unless it says otherwise."""
 
@@ -153,6 +166,21 @@ class Store:
             tuple(as_int(reply) for reply in replies[first:]),
         )
 
+    async def load_many(
+        self, tags: Sequence[str], quotas: Sequence[Quota], now: str
+    ) -> tuple[list[Loaded], list[int]]:
+        """Load many customers at one moment, and quotas counted at about `now` (ms) once for all of them."""
+        commands: list[Command] = [("HMGET", f"{{{tag}}}", "f", "p") for tag in tags]
+        for quota in quotas:
+            commands.extend(quota.reads(now))
+        prologue, replies = await self.connection.load(commands)
+        moment, version = store_time(prologue[0]), (as_bytes(prologue[1]) or b"").decode()
+        loads = []
+        for reply in replies[: len(tags)]:
+            facts, state = as_list(reply)
+            loads.append(Loaded(moment, version, as_bytes(facts), as_bytes(state), None, ()))
+        return loads, [as_int(reply) for reply in replies[len(tags) :]]
+
     async def clock(self) -> tuple[int, str]:
         """Return the store's time (ms) and the active policy version."""
         moment, active = await self.connection.pipeline(PROLOGUE)
@@ -160,6 +188,16 @@ class Store:
 
     async def commit(self, commit: Commit, within_s: float | None = None) -> Committed:
         """Write one judgement if nothing that was judged has changed (G2)."""
+        return _committed(await self.connection.call(*self._command(commit), within_s=within_s))
+
+    async def commit_many(self, commits: Sequence[Commit]) -> list[Committed]:
+        """Write judgements on many customers, each for itself."""
+        if not commits:
+            return []
+        replies = await self.connection.pipeline([self._command(commit) for commit in commits])
+        return [_committed(reply) for reply in replies]
+
+    def _command(self, commit: Commit) -> Command:
         customer = f"{{{commit.tag}}}"
         keys = [
             customer,
@@ -182,19 +220,7 @@ class Store:
             quota = change.quota
             keys.extend(quota.keys)
             args.extend((change.op, change.member, quota.amount, quota.limit, change.until, quota.period))
-        reply = as_list(
-            await self.connection.call("EVALSHA", self._commit, len(keys), *keys, *args, within_s=within_s)
-        )
-        code, now = _CODES[as_int(reply[0])], as_int(reply[1])
-        if code == "done":
-            return Committed(code, now)
-        if code == "stale":
-            return Committed(code, now, as_bytes(reply[2]), as_bytes(reply[3]) if len(reply) > 3 else None)
-        if code == "answered":
-            return Committed(code, now, answer=cast("bytes", reply[2]))
-        if code == "quota":
-            return Committed(code, now, quota=as_int(reply[2]))
-        return Committed(code, now)
+        return ("EVALSHA", self._commit, len(keys), *keys, *args)
 
     async def save(self, save: Save) -> Committed:
         """Write the outcome of a fold or a merge if the customer is still as it was loaded (G12)."""

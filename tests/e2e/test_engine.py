@@ -19,7 +19,7 @@ from engine.activation import NoPolicy, Plans
 from engine.adapters.server import ValkeyServer
 from engine.adapters.store import POLICY, Commit, Store, as_bytes, as_int, as_list
 from engine.answer import Json
-from engine.contacts import Row, item_of
+from engine.checking import Row
 from engine.customers import version_bytes
 from engine.errors import Busy, Conflict, Invalid, NotFound
 from engine.idempotency import idempotency
@@ -29,6 +29,7 @@ from engine.plan import compile_plan
 from engine.quotas import Quota, QuotaOp
 from engine.requests import ContactRequest, DecideRequest
 from engine.runtime import Engine, open_engine
+from engine.sending import item_of
 from engine.worker import CHECKPOINT, STREAM, Worker
 from features.codec import decode_state, encode_facts
 from features.event import Event, format_time
@@ -181,7 +182,7 @@ async def checked(
     engine: Engine, customer_id: str, channel: str, *, take: bool = True, times: int = 1
 ) -> Json:
     rows = [Row(number, customer_id, channel, PROMOTION, None) for number in range(times)]
-    return (await engine.contacts.check(rows, take=take))[0]
+    return (await engine.checking.check(rows, take=take))[0]
 
 
 async def decided(engine: Engine, customer_id: str, placement: str) -> Json:
@@ -338,7 +339,7 @@ def test_checks_decisions_and_reports_at_once_leave_at_most_one_of_ours(world: W
 def test_rows_of_one_customer_in_one_call_count_one_after_the_other(world: World) -> None:
     rows = [Row(number, "c1", "sms", PROMOTION, None) for number in range(3)]
     for take in (False, True):
-        results = world.run(world.one.contacts.check(rows, take=take))
+        results = world.run(world.one.checking.check(rows, take=take))
         assert [result["allowed"] for result in results] == [True, False, False]
     assert len(world.facts("c1").contacts) == 1
 
@@ -347,7 +348,7 @@ def test_rows_of_one_customer_share_what_is_left_of_a_capacity(world: World) -> 
     for number in range(4):
         assert world.check(f"other-{number}", "call")["allowed"]
     rows = [Row(number, "c1", "call", PROMOTION, None) for number in range(3)]
-    results = world.run(world.one.contacts.check(rows, take=True))
+    results = world.run(world.one.checking.check(rows, take=True))
     assert [result["allowed"] for result in results] == [True, False, False]
     assert as_int(world.call("ZCARD", "q:capacity:call:h")) == 5
 
@@ -691,10 +692,10 @@ def test_an_activation_and_a_rollback_are_seen_by_another_process_at_once(world:
 
 def test_what_a_process_knows_of_the_policy_is_checked_against_the_store(world: World) -> None:
     other = world.open()
-    first = world.run(other.contacts.active()).policy.version
+    first = world.run(other.checking.active()).policy.version
     second = world.activate(OTHER)
-    assert world.run(other.contacts.plan()).policy.version == first
-    assert world.run(other.contacts.active()).policy.version == second
+    assert world.run(other.checking.plan()).policy.version == first
+    assert world.run(other.checking.active()).policy.version == second
 
 
 def test_a_decision_under_way_during_an_activation_is_made_by_the_new_policy(
@@ -879,13 +880,13 @@ def test_a_report_that_cannot_be_is_refused_and_changes_nothing(
 def test_the_category_of_a_check_may_come_from_its_offer(
     world: World, category: str | None, offer: str | None, item: Item
 ) -> None:
-    assert item_of(world.run(world.one.contacts.active()), category, offer) == item
+    assert item_of(world.run(world.one.checking.active()), category, offer) == item
 
 
 @pytest.mark.parametrize("offer", [None, "nothing"])
 def test_a_check_must_be_about_something(world: World, offer: str | None) -> None:
     with pytest.raises(Invalid):
-        item_of(world.run(world.one.contacts.active()), None, offer)
+        item_of(world.run(world.one.checking.active()), None, offer)
 
 
 @pytest.mark.parametrize(
@@ -1162,12 +1163,12 @@ def test_a_fold_that_meets_another_policy_is_done_again_by_that_one(
 
 def test_a_bulk_check_made_again_finds_the_reservations_that_it_made(world: World) -> None:
     rows = [Row(number, f"c{number}", "sms", PROMOTION, None) for number in range(3)]
-    first = world.run(world.one.contacts.check(rows, take=True, seed=b"key"))
-    again = world.run(world.open().contacts.check(rows, take=True, seed=b"key"))
+    first = world.run(world.one.checking.check(rows, take=True, seed=b"key"))
+    again = world.run(world.open().checking.check(rows, take=True, seed=b"key"))
     assert again == first
     assert all(result["allowed"] for result in first)
     other = [rows[0]._replace(channel="push"), *rows[1:]]
-    told = world.run(world.one.contacts.check(other, take=True, seed=b"key"))
+    told = world.run(world.one.checking.check(other, take=True, seed=b"key"))
     assert "another row" in told[0]["error"]
     assert told[1:] == first[1:]
 

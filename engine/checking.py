@@ -1,0 +1,256 @@
+"""May these customers be contacted? Checked, and taken where the answer is yes, many at a time.
+
+A wave of customers costs two round trips in all: one loads them, one commits what was taken. A commit that finds
+its facts changed writes nothing, and that customer is judged again alone. While one wave is in the store, the next
+is being judged.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from engine.activation import Plans
+from engine.adapters.store import Commit
+from engine.answer import Json, refusal, when
+from engine.customers import Customers, Held, held_from, next_version, with_reservation
+from engine.deciding import MAX_JUDGEMENTS
+from engine.errors import Busy
+from engine.governor import FAR, NextFree, Refusal, Standing
+from engine.ids import RandomPool, derived_uid, make_uid, public_id
+from engine.ledger import find, pruned, record
+from engine.plan import Plan
+from engine.quotas import Quota, QuotaOp, holds, message_quotas, room_left
+from engine.sending import checked_item, commit_of, no_room, seen
+from features.facts import Contact, Item
+
+_WAVE: Final = 128
+"""Customers that are loaded, judged and committed together."""
+_WAVES_AT_ONCE: Final = 2
+
+
+class Row(NamedTuple):
+    """One question of a check: whether this customer may be contacted."""
+
+    number: int
+    customer_id: str
+    channel: str
+    item: Item
+    ttl_ms: int | None
+
+
+Group = tuple[str, Sequence[Row]]
+"""A customer id and the rows that ask about it, in their order."""
+
+
+class _Taken(NamedTuple):
+    """What one judgement of a customer's rows came to."""
+
+    answers: dict[int, Json]
+    commit: Commit | None
+    """None where nothing was taken."""
+    changes: tuple[QuotaOp, ...]
+
+
+class Checking:
+    """Checks and reserves."""
+
+    def __init__(self, customers: Customers, plans: Plans) -> None:
+        """Take the loader of customers and the compiled policies."""
+        self.customers = customers
+        self.plans = plans
+        self.store = customers.store
+        self._random = RandomPool(os.urandom)
+
+    async def plan(self) -> Plan:
+        """Return the plan that this process used last, asking the store only where it knows none."""
+        current = self.plans.current
+        return current if current is not None else await self.active()
+
+    async def active(self) -> Plan:
+        """Return the plan that is active in the store at this moment: another process may have switched it."""
+        return await self.plans.get((await self.store.clock())[1])
+
+    async def check(self, rows: Sequence[Row], *, take: bool, seed: bytes = b"") -> list[Json]:
+        """Judge the rows; with `take`, each yes is a reservation. Results in the order of the rows.
+
+        Rows of one customer are judged one after the other, each counting the ones before it. `seed` makes a
+        retry find the reservations that it already made.
+        """
+        by_customer: dict[str, list[Row]] = {}
+        for row in rows:
+            by_customer.setdefault(row.customer_id, []).append(row)
+        groups = list(by_customer.items())
+        results: dict[int, Json] = {}
+        under_way = asyncio.Semaphore(_WAVES_AT_ONCE)
+
+        async def wave(part: Sequence[Group]) -> None:
+            async with under_way:
+                results.update(await self._wave(part, take, seed))
+
+        await asyncio.gather(*(wave(groups[at : at + _WAVE]) for at in range(0, len(groups), _WAVE)))
+        return [results[row.number] for row in rows]
+
+    async def _wave(self, groups: Sequence[Group], take: bool, seed: bytes) -> dict[int, Json]:
+        """Judge customers together; those that another request of this process holds come last, one by one."""
+        results: dict[int, Json] = {}
+        ours: list[tuple[str, Group]] = []
+        others: list[tuple[str, Group]] = []
+        for group in groups:
+            tag = self.customers.tag(group[0])
+            (ours if self.customers.take(tag) else others).append((tag, group))
+        try:
+            await self._together(ours, take, seed, results)
+        finally:
+            for tag, _ in ours:
+                self.customers.leave(tag)
+        for tag, (customer_id, rows) in others:
+            async with self.customers.lane(tag):
+                results.update(await self._alone(customer_id, rows, take, seed))
+        return results
+
+    async def _together(
+        self, asked: Sequence[tuple[str, Group]], take: bool, seed: bytes, results: dict[int, Json]
+    ) -> None:
+        """Load all, judge all, commit all; whoever cannot be finished so is judged again alone."""
+        if not asked:
+            return
+        clock = time.time_ns() // 1_000_000
+        plan = await self.plan()
+        quotas = _quotas(plan, (row for _, (_, rows) in asked for row in rows), clock)
+        loads, counts = await self.store.load_many([tag for tag, _ in asked], quotas, str(clock))
+        plan = await self.plans.get(loads[0].policy_version)
+        room: Mapping[str, int] = room_left(quotas, counts)
+        commits: list[Commit] = []
+        waiting: list[tuple[Held, Sequence[Row], _Taken]] = []
+        alone: list[Group] = []
+        for (tag, (customer_id, rows)), loaded in zip(asked, loads, strict=True):
+            held = held_from(tag, customer_id, loaded)
+            if held.facts.moved_to:
+                alone.append((customer_id, rows))
+                continue
+            taken = self._judge(plan, held, rows, room, take, seed)
+            if taken.commit is None:
+                results.update(taken.answers)
+            else:
+                commits.append(taken.commit)
+                waiting.append((held, rows, taken))
+                room = _less(room, taken.changes)
+        for (held, rows, taken), done in zip(waiting, await self.store.commit_many(commits), strict=True):
+            if done.code == "done":
+                results.update(taken.answers)
+            else:
+                alone.append((held.facts.customer_id, rows))
+        for customer_id, rows in alone:
+            results.update(await self._alone(customer_id, rows, take, seed))
+
+    async def _alone(self, customer_id: str, rows: Sequence[Row], take: bool, seed: bytes) -> dict[int, Json]:
+        """Judge one customer's rows, again as often as the facts change meanwhile."""
+        plan = await self.plan()
+        clock = time.time_ns() // 1_000_000
+        quotas = _quotas(plan, rows, clock)
+        held = await self.customers.load(customer_id, quotas=quotas, quota_time=str(clock))
+        room = room_left(quotas, held.quotas)
+        for _ in range(MAX_JUDGEMENTS):
+            plan = await self.plans.get(held.policy_version)
+            taken = self._judge(plan, held, rows, room, take, seed)
+            if taken.commit is None:
+                return taken.answers
+            done = await self.store.commit(taken.commit)
+            if done.code == "done":
+                return taken.answers
+            if done.code == "quota":
+                name = taken.changes[done.quota].quota.name
+                room[name] = sum(change.quota.name == name for change in taken.changes[: done.quota])
+            held = await self.customers.again(held, done)
+        raise Busy("too many requests change this customer at once: try again")
+
+    def _judge(
+        self, plan: Plan, held: Held, rows: Sequence[Row], room: Mapping[str, int], take: bool, seed: bytes
+    ) -> _Taken:
+        values = seen(self.plans, plan, held)
+        facts, answers, until = held.facts, {}, FAR
+        changes: tuple[QuotaOp, ...] = ()
+        made: list[Contact] = []
+        for row in rows:
+            channel = checked_item(plan, row.channel, row.item)
+            uid = derived_uid(seed, row.number) if seed else make_uid(held.now, self._random)
+            before = find(facts, uid) if seed else None
+            if before is not None:
+                same = before.channel == row.channel and before.items == (row.item,)
+                answers[row.number] = _allowed(held, row, before if take else None) if same else _another(row)
+                continue
+            standing = Standing(plan.rules, facts, values, held.now)
+            refusals = standing.refusals(channel, row.item)
+            extra: list[NextFree] = []
+            if room:
+                refusals += _quota_refusals(plan, row, room, held.now, extra)
+            if refusals:
+                answers[row.number] = {
+                    "customer_id": row.customer_id,
+                    "allowed": False,
+                    "reasons": [refusal(stop) for stop in refusals],
+                    "eligible_at": when(standing.eligible_at(channel, row.item, extra=extra)),
+                }
+                continue
+            if not plan.rules.counts_contacts(channel.name):
+                answers[row.number] = _allowed(held, row, None)
+                continue
+            ttl = row.ttl_ms if row.ttl_ms is not None else channel.reservation_ttl_ms
+            contact = Contact(uid, held.now, channel.name, (row.item,), "reserved", held.now + ttl)
+            held_now = holds(plan, channel.name, (row.item,), held.now, held.tag + uid, held.now + ttl)
+            changes += held_now
+            room = _less(room, held_now)
+            until = min(until, standing.yes_until(channel, (row.item,)))
+            made.append(contact)
+            if len(rows) > 1:
+                facts = record(facts, contact)
+            answers[row.number] = _allowed(held, row, contact if take else None)
+        if not take or not made:
+            return _Taken(answers, None, ())
+        keep = plan.policy.keep
+        if len(rows) == 1:
+            blob = with_reservation(held, made[0], keep)
+        else:
+            blob = next_version(pruned(facts, held.now, keep.contacts_ms, keep.events_ms), held.now)
+        return _Taken(answers, commit_of(plan, held, blob, changes, until), changes)
+
+
+def _quotas(plan: Plan, rows: Iterable[Row], now: int) -> tuple[Quota, ...]:
+    """Return the quotas that the messages draw on, each once."""
+    messages = {(row.channel, row.item) for row in rows}
+    found = {q.name: q for channel, item in messages for q in message_quotas(plan, channel, (item,), now)}
+    return tuple(found.values())
+
+
+def _less(room: Mapping[str, int], changes: Sequence[QuotaOp]) -> Mapping[str, int]:
+    """Return the room that is left once the changes are made."""
+    if not changes:
+        return room
+    return {**room, **{op.quota.name: room.get(op.quota.name, FAR) - 1 for op in changes}}
+
+
+def _allowed(held: Held, row: Row, made: Contact | None) -> Json:
+    answer: Json = {"customer_id": row.customer_id, "allowed": True}
+    if made is not None:
+        answer |= {"reservation_id": public_id(held.tag, made.uid), "expires_at": when(made.expires_at)}
+    return answer
+
+
+def _another(row: Row) -> Json:
+    detail = "this Idempotency-Key was used with another row in this place: take a new key"
+    return {"customer_id": row.customer_id, "error": detail}
+
+
+def _quota_refusals(
+    plan: Plan, row: Row, room: Mapping[str, int], now: int, extra: list[NextFree]
+) -> list[Refusal]:
+    """Return the quotas that have no room for the message; `extra` takes when each has room again."""
+    refusals: list[Refusal] = []
+    for quota in message_quotas(plan, row.channel, (row.item,), now):
+        if room.get(quota.name, 1) <= 0:
+            stops, free = no_room(plan, quota, now)
+            refusals += stops
+            extra.append(lambda at, free=free: None if free is None else max(at, free))  # type: ignore[misc]
+    return refusals
