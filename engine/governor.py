@@ -249,7 +249,10 @@ def counted_times(
     for contact in live:
         for key in rules.counters(contact):
             held = times.setdefault(key, [])
-            held.insert(bisect_right(held, now), now)
+            if held and held[-1] > now:
+                held.insert(bisect_right(held, now), now)
+            else:
+                held.append(now)
     return times
 
 

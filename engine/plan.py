@@ -137,6 +137,8 @@ class Plan(msgspec.Struct, frozen=True):
     """Dotted profile names and their defaults."""
     unknown: dict[str, Any]
     """What a condition sees of a customer of whom nothing is known, by dotted names."""
+    limited: bool
+    """Whether any offer has a budget or any channel a capacity."""
     mark_types: frozenset[str]
     question_fields: dict[str, str]
     channel_purposes: dict[str, str]
@@ -174,6 +176,8 @@ def compile_plan(policy: PolicySet, snapshot: Snapshot | None = None) -> Plan:
             "profile.open_cases": 0,
             "profile.timezone": None,
         },
+        limited=any(offer.budget is not None for offer in policy.offers.values())
+        or any(channel.capacity is not None for channel in policy.channels.values()),
         mark_types=MARK_TYPES | {rule.after.event for rule in policy.suppressions if rule.after is not None},
         question_fields={
             question.id: question.sets.removeprefix("profile.")

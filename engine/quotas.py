@@ -82,6 +82,8 @@ def placement_quotas(plan: Plan, placement: PlacementPlan, now: int) -> tuple[Qu
 
 def message_quotas(plan: Plan, channel: str, items: Sequence[Item], now: int) -> tuple[Quota, ...]:
     """Return the quotas that one message draws on: the budgets of its offers, the capacity of its channel."""
+    if not plan.limited:
+        return ()
     found = [
         *(budget_quota(plan, item.offer, now) for item in items if item.offer is not None),
         capacity_quota(plan, channel, now),
