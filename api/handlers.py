@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from api.bodies import DECIDE_MAX, JSON_MAX, LINE_MAX, convert, decide_request, parse_json
+from api.bodies import DECIDE_MAX, JSON_MAX, LINE_MAX, check_row, convert, decide_request, parse_json
 from api.call import JSON, NDJSON, Call, Reply, Stream, answer, invalid
 from api.events import Reader
 from api.metrics import render
@@ -133,10 +133,13 @@ class Handlers:
         try:
             if line is None:
                 raise invalid(f"the line is over {LINE_MAX // 1024} KB")
-            value = parse_json(line)
-            customer_id = value.get("customer_id") if isinstance(value, dict) else None
-            asked = convert(value, CheckRow)
-            plan = await self.engine.checking.plan()
+            asked = check_row(line)
+            if asked is None:
+                value = parse_json(line)
+                customer_id = value.get("customer_id") if isinstance(value, dict) else None
+                asked = convert(value, CheckRow)
+            customer_id = asked.customer_id
+            plan = self.engine.plans.current or await self.engine.checking.plan()
             item = item_of(plan, asked.category, asked.offer)
             checked_item(plan, asked.channel, item)
         except (Problem, TactError) as refused:

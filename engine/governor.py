@@ -237,19 +237,34 @@ def counted_times(
     """
     times: dict[Counter, list[int]] = {}
     horizon = (now if back_from is None else min(now, back_from)) - rules.looks_back_ms
-    live = []
+    live: list[Contact] = []
+    channel: str = ""
+    items: tuple[Item, ...] | None = None
+    counts: tuple[Counter, ...] = ()
     for contact in contacts:
         if contact.at <= horizon or contact.uid == excluding:
             continue
         if contact.state == "confirmed":
-            for key in rules.counters(contact):
-                times.setdefault(key, []).append(contact.at)
+            if (
+                contact.items is not items or contact.channel != channel
+            ):  # those of one kind share their items
+                channel, items, counts = contact.channel, contact.items, rules.counters(contact)
+            for key in counts:
+                held = times.get(key)
+                if held is None:
+                    times[key] = [contact.at]
+                else:
+                    held.append(contact.at)
         elif contact.state == "reserved" and now < contact.expires_at:
             live.append(contact)
     for contact in live:
-        for key in rules.counters(contact):
-            held = times.setdefault(key, [])
-            if held and held[-1] > now:
+        if contact.items is not items or contact.channel != channel:
+            channel, items, counts = contact.channel, contact.items, rules.counters(contact)
+        for key in counts:
+            held = times.get(key)
+            if held is None:
+                times[key] = [now]
+            elif held[-1] > now:
                 held.insert(bisect_right(held, now), now)
             else:
                 held.append(now)

@@ -180,26 +180,28 @@ def _contacts(body: PackedFacts, words: list[Any]) -> tuple[Contact, ...]:
         shapes.append((words[channel], items, _STATES[code]))
     uids = b2a_base64(body.uids, newline=False).translate(_TO_URLSAFE).decode()
     numbers = body.contacts
-    if len(uids) * 2 != len(numbers) * _UID_CHARS:
+    count = len(numbers) // 2
+    if len(uids) != count * _UID_CHARS:
         raise ValueError("contacts and their ids differ in number")
-    out = []
-    start = 0
-    for number, at in zip(numbers[::2], accumulate(numbers[1::2]), strict=True):
-        channel, about, state = shapes[number]
-        out.append(Contact(uids[start : start + _UID_CHARS], at, channel, about, state))
-        start += _UID_CHARS
+    ids = [uids[start : start + _UID_CHARS] for start in range(0, len(uids), _UID_CHARS)]
+    ats = list(accumulate(numbers[1::2]))
+    kinds = [shapes[number] for number in numbers[::2]]
+    expiries: list[int] = [0] * count
+    overruns: list[tuple[str, ...]] = [()] * count
     for rare in body.rare:
-        plain = out[rare.position]
-        out[rare.position] = Contact(
-            rare.uid or plain.uid,
-            plain.at,
-            plain.channel,
-            plain.items,
-            plain.state,
-            plain.at + rare.expires_in,
-            rare.overrun,
-        )
-    return tuple(out)
+        at = rare.position
+        if rare.uid:
+            ids[at] = rare.uid
+        expiries[at] = ats[at] + rare.expires_in
+        overruns[at] = rare.overrun
+    return tuple(
+        [
+            Contact(uid, at, channel, about, state, expires_at, overrun)
+            for uid, at, (channel, about, state), expires_at, overrun in zip(
+                ids, ats, kinds, expiries, overruns, strict=True
+            )
+        ]
+    )
 
 
 def _marks(packed_marks: list[list[int]], words: list[Any]) -> tuple[Mark, ...]:
