@@ -139,11 +139,12 @@ class Checking:
                 room = _less(room, taken.changes)
         for (held, rows, taken), done in zip(waiting, await self.store.commit_many(commits), strict=True):
             if done.code == "done":
+                self.customers.judgements[1] += 1
                 results.update(taken.answers)
             else:
                 alone.append((held.facts.customer_id, rows))
         for customer_id, rows in alone:
-            results.update(await self._alone(customer_id, rows, take, seed))
+            results.update(await self._alone(customer_id, rows, take, seed, judged=1))
 
     async def _alone(self, customer_id: str, rows: Sequence[Row], take: bool, seed: bytes) -> dict[int, Json]:
         """Judge one customer's rows, again as often as the facts change meanwhile."""
@@ -152,13 +153,14 @@ class Checking:
         quotas = _quotas(plan, rows, clock)
         held = await self.customers.load(customer_id, quotas=quotas, quota_time=str(clock))
         room = room_left(quotas, held.quotas)
-        for _ in range(MAX_JUDGEMENTS):
+        for judgement in range(judged + 1, MAX_JUDGEMENTS + 1):
             plan = await self.plans.get(held.policy_version)
             taken = self._judge(plan, held, rows, room, take, seed)
             if taken.commit is None:
                 return taken.answers
             done = await self.store.commit(taken.commit)
             if done.code == "done":
+                self.customers.judgements[judgement] += 1
                 return taken.answers
             if done.code == "quota":
                 name = taken.changes[done.quota].quota.name

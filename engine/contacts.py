@@ -68,7 +68,7 @@ class Contacts:
         tag, uid = self._place(reservation_id)
         async with self.customers.lane(tag):
             held = await self.customers.load_tag(tag)
-            for _ in range(MAX_JUDGEMENTS):
+            for judgement in range(1, MAX_JUDGEMENTS + 1):
                 plan = await self.plans.get(held.policy_version)
                 contact = self._reservation(held, tag, uid, reservation_id)
                 answer = {
@@ -85,6 +85,7 @@ class Contacts:
                 commit = self._judge_confirm(plan, held, contact, reservation_id)
                 done = await self.store.commit(commit)
                 if done.code == "done":
+                    self.customers.judgements[judgement] += 1
                     return Confirmed(answer, plan.policy.version)
                 if done.code == "quota":
                     raise _late_refusal(*no_room(plan, commit.quotas[done.quota].quota, held.now))
@@ -118,7 +119,7 @@ class Contacts:
         tag, uid = self._place(reservation_id)
         async with self.customers.lane(tag):
             held = await self.customers.load_tag(tag)
-            for _ in range(MAX_JUDGEMENTS):
+            for judgement in range(1, MAX_JUDGEMENTS + 1):
                 plan = await self.plans.get(held.policy_version)
                 contact = self._reservation(held, tag, uid, reservation_id)
                 answer = {"reservation_id": reservation_id, "state": "released"}
@@ -132,6 +133,7 @@ class Contacts:
                 facts = release(held.facts, contact, held.now)
                 done = await self.store.commit(self._write(plan, held, facts, changes, FAR))
                 if done.code == "done":
+                    self.customers.judgements[judgement] += 1
                     return answer
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
@@ -169,7 +171,7 @@ class Contacts:
         """Count a contact that happened elsewhere, and say which rules it broke."""
         async with self.customers.lane(self.customers.tag(request.customer_id)):
             held = await self.customers.load(request.customer_id)
-            for _ in range(MAX_JUDGEMENTS):
+            for judgement in range(1, MAX_JUDGEMENTS + 1):
                 plan = await self.plans.get(held.policy_version)
                 item = Item(request.offer, request.category)
                 channel = checked_item(plan, request.channel, item)
@@ -189,6 +191,7 @@ class Contacts:
                 changes = (QuotaOp(quota, "settle", held.tag + uid),) if quota is not None else ()
                 done = await self.store.commit(self._write(plan, held, facts, changes, FAR))
                 if done.code == "done":
+                    self.customers.judgements[judgement] += 1
                     return Recorded(public_id(held.tag, uid), rules)
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")

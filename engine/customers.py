@@ -5,6 +5,7 @@ twice; between processes the commit script's version check does the same work.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -84,6 +85,8 @@ class Customers:
         """`secret` keys the tags: without it nobody can tell whose a key is."""
         self.store = store
         self.secret = secret
+        self.judgements: Counter[int] = Counter()
+        """How many commits needed so many judgements: more than one where another process came first."""
         self._lanes: dict[str, list[asyncio.Future[None]]] = {}
 
     def tag(self, customer_id: str) -> str:

@@ -102,7 +102,7 @@ class Deciding:
             return Answer(unpack(held.answered, idempotency), replayed=True)
         uid = make_uid(held.now, self._random)
         spent = used_up(quotas, held.quotas) if quotas else frozenset()
-        for _ in range(MAX_JUDGEMENTS):
+        for judgement in range(1, MAX_JUDGEMENTS + 1):
             plan = self.plans.known(held.policy_version) or await self.plans.get(held.policy_version)
             judged = self._judge(plan, request, held, uid, spent)
             body = self._body(judged, request, started)
@@ -111,6 +111,7 @@ class Deciding:
             commit, changes = self._commit(judged, body, idempotency)
             done = await self.store.commit(commit, _left(started))
             if done.code == "done":
+                self.customers.judgements[judgement] += 1
                 return Answer(body)
             if done.code == "answered":
                 assert idempotency is not None  # noqa: S101  # only stored with a key
