@@ -146,8 +146,10 @@ class Checking:
         for customer_id, rows in alone:
             results.update(await self._alone(customer_id, rows, take, seed, judged=1))
 
-    async def _alone(self, customer_id: str, rows: Sequence[Row], take: bool, seed: bytes) -> dict[int, Json]:
-        """Judge one customer's rows, again as often as the facts change meanwhile."""
+    async def _alone(
+        self, customer_id: str, rows: Sequence[Row], take: bool, seed: bytes, judged: int = 0
+    ) -> dict[int, Json]:
+        """Judge one customer's rows, again as often as the facts change meanwhile; `judged` times they were."""
         plan = await self.plan()
         clock = time.time_ns() // 1_000_000
         quotas = _quotas(plan, rows, clock)
