@@ -5,12 +5,13 @@ secret). Each use has a personalisation of its own, so a tag of one kind never e
 """
 
 import hashlib
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from typing import Final
 
 SECRET_MIN_BYTES: Final = 16
 SECRET_MAX_BYTES: Final = 64
 _TAG_BYTES: Final = 12
+_TO_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
 _DERIVED_BYTES: Final = 15
 
 
@@ -18,7 +19,7 @@ def _hashed(secret: bytes, use: bytes, text: str, size: int) -> str:
     if not SECRET_MIN_BYTES <= len(secret) <= SECRET_MAX_BYTES:
         raise ValueError(f"the secret must have {SECRET_MIN_BYTES} to {SECRET_MAX_BYTES} bytes")
     digest = hashlib.blake2b(text.encode(), digest_size=size, key=secret, person=use).digest()
-    return urlsafe_b64encode(digest).decode()
+    return b2a_base64(digest, newline=False).translate(_TO_URLSAFE).decode()
 
 
 def _joined(kind: str, value: str) -> str:

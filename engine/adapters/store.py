@@ -163,7 +163,7 @@ class Store:
             as_bytes(facts),
             as_bytes(state),
             as_bytes(replies[1]) if idempotency_key else None,
-            tuple(as_int(reply) for reply in replies[first:]),
+            tuple([as_int(reply) for reply in replies[first:]]) if quotas else (),
         )
 
     async def load_many(
