@@ -6,6 +6,7 @@ window is breached when it holds more than the limit of contacts that the engine
 than the limit although nothing in it was flagged.
 """
 
+from base64 import urlsafe_b64decode
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -14,6 +15,9 @@ from zoneinfo import ZoneInfo
 from policies.model import Cap, PolicySet
 
 Json = dict[str, Any]
+_TAG, _UID = 16, 12
+"""Characters of an id of ours: whose it is, then which."""
+_TTL_MAX_MS = 604_800_000
 
 
 class Report:
@@ -37,9 +41,14 @@ class Report:
 
 
 def audit(policy: PolicySet, customers: Iterable[Json]) -> Report:
-    """Recompute every cap and gap over every customer's facts."""
+    """Recompute every cap and gap over every customer's facts; ids that were merged come as `moved_to`."""
     report = Report()
+    moved: dict[str, int] = {}
+    suspects: list[tuple[Cap, Json, list[Json]]] = []
     for customer in customers:
+        if "moved_to" in customer:
+            moved[customer["customer"]] = customer["moved_at"]
+            continue
         report.customers += 1
         confirmed = sorted(
             (c for c in customer["contacts"] if c["state"] == "confirmed"), key=lambda c: c["at"]
@@ -52,9 +61,11 @@ def audit(policy: PolicySet, customers: Iterable[Json]) -> Report:
                 for window in _windows(policy, cap, contacts, zones):
                     breach = _breach(cap, window)
                     if breach is not None:
-                        report.breaches.append(
-                            {"customer": customer["customer"], "rule": cap.name, "each": value} | breach
-                        )
+                        named = {"customer": customer["customer"], "rule": cap.name, "each": value}
+                        suspects.append((cap, named | breach, window))
+    report.breaches = [
+        breach for cap, breach, window in suspects if not _only_merged(cap, breach["customer"], window, moved)
+    ]
     return report
 
 
@@ -111,6 +122,42 @@ def _period(policy: PolicySet, cap: Cap, zone: str, at: int) -> date:
     if cap.calendar == "week":
         return local - timedelta(days=(local.weekday() - policy.week_starts) % 7)
     return local.replace(day=1) if cap.calendar == "month" else local
+
+
+def _only_merged(cap: Cap, customer: str, window: list[Json], moved: dict[str, int]) -> bool:
+    """Say whether the window is over its limit for no other reason than that two histories became one.
+
+    Each contact was judged by what was one customer with it at that moment: an id's own contacts, and those of
+    ids merged by then.
+    """
+    for last, contact in enumerate(window):
+        judged_at, own = _judged_at(contact), _origin(contact, customer)
+        known = 0
+        for other in window[: last + 1]:
+            origin = _origin(other, customer)
+            together = max(moved.get(origin, 0), moved.get(own, 0)) <= judged_at
+            known += (origin == own or together) and cap.name not in other["overrun"]
+        if known > (cap.max or 1):
+            return False
+    return True
+
+
+def _origin(contact: Json, customer: str) -> str:
+    """Return the tag of the id under which a contact was made; the customer's own where it came from outside."""
+    contact_id: str = contact["contact_id"]
+    return contact_id[:_TAG] if len(contact_id) == _TAG + _UID else customer
+
+
+def _judged_at(contact: Json) -> int:
+    """Return when the engine said yes (ms): the id of a reservation begins with it, the contact may be later."""
+    at: int = contact["at"]
+    if len(contact["contact_id"]) != _TAG + _UID:
+        return at
+    try:
+        made = int.from_bytes(urlsafe_b64decode(contact["contact_id"][_TAG:]), "big") >> 28
+    except ValueError:
+        return at
+    return made if at - _TTL_MAX_MS <= made <= at else at
 
 
 def _breach(cap: Cap, window: list[Json]) -> Json | None:

@@ -1,5 +1,6 @@
 """`tact audit` counts by its own code: a window over its limit is a breach, a flagged contact is an overrun."""
 
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import pytest
@@ -189,3 +190,32 @@ def test_inbound_contacts_count_only_where_the_rule_names_them() -> None:
 def test_the_report_as_plain_values_has_every_breach() -> None:
     said = audited(TWO_A_WEEK, *(contact(NOON + n) for n in range(3))).as_dict()
     assert (said["customers"], said["contacts"], said["overruns"], len(said["breaches"])) == (1, 3, 0, 1)
+
+
+A, B = "a" * 16, "b" * 16
+
+
+def made(tag: str, judged_at: int, at: int) -> dict[str, Any]:
+    uid = urlsafe_b64encode((judged_at << 28).to_bytes(9, "big")).decode()
+    return contact(at, contact_id=tag + uid)
+
+
+@pytest.mark.parametrize(
+    ("merged_after_ms", "found"),
+    [
+        (3 * HOUR, False),  # both were at their limit when they became one
+        (1 * HOUR, True),  # the last one was judged when they were one already
+    ],
+)
+def test_what_two_people_had_before_they_were_one_is_no_breach(merged_after_ms: int, found: bool) -> None:
+    files = FILES | {"contact_policy.yaml": f"caps:\n  - {TWO_A_WEEK}\n"}
+    contacts = [
+        made(A, NOON, NOON),
+        made(A, NOON + 1, NOON + 1),
+        made(B, NOON + 2 * HOUR, NOON + 5 * HOUR),  # reserved by then, confirmed later
+    ]
+    lines: list[dict[str, Any]] = [
+        {"customer": A, "timezone": None, "contacts": contacts, "events": []},
+        {"customer": B, "moved_to": A, "moved_at": NOON + merged_after_ms},
+    ]
+    assert bool(audit(load_files(files).policy, lines).breaches) is found
