@@ -1,12 +1,13 @@
-"""The ASGI app: one FastAPI with one OpenAPI; the hot routes are taken ahead of its routing.
+"""The ASGI app: one FastAPI with one OpenAPI; the hot routes are taken ahead of its routing, or of ASGI altogether.
 
-Both ways lead to the same handlers through `respond`, so an answer does not depend on the way. Paths are
+All ways lead to the same handlers through `_reply`, so an answer does not depend on the way. Paths are
 matched as they were sent, still percent-encoded, so an id may hold a slash.
 """
 
 import logging
+import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -18,8 +19,9 @@ from api.call import Call, Disconnected, Receive, Reply, Scope, Send, Stream
 from api.handlers import Handlers
 from api.metrics import observe
 from api.openapi import describe
-from api.problems import Problem
+from api.problems import PROBLEM, Problem
 from api.routes import ROUTES, Route
+from api.whole import Answer
 from engine.adapters.connection import StoreUnavailable
 from engine.answer import Json
 from engine.errors import Conflict, TactError
@@ -28,8 +30,9 @@ from engine.runtime import Engine
 log = logging.getLogger("tact.api")
 
 Opener = Callable[[], Any]
+_PLAIN_CONTACT: Final = re.compile(rb"/v1/contacts/[A-Za-z0-9_.~%-]+/[a-z]+")
+"""Anything else in a target (a query, say) is for ASGI to take apart."""
 _JSON_HEADER: Final = (b"content-type", b"application/json")
-_PROBLEM: Final = b"application/problem+json"
 
 
 class App:
@@ -61,6 +64,9 @@ class App:
             for route in ROUTES
             if route.hot and "{" in route.path
         }
+        self._answers = {
+            (method.encode(), path): self._answer(route, {}) for (method, path), route in self._hot.items()
+        }
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -89,23 +95,48 @@ class App:
                 return
         await self.fastapi({**scope, "path": path}, receive, send)
 
-    async def respond(self, route: Route, call: Call, send: Send) -> None:
-        """Run a route's handler and send what comes of it; nothing that a caller sends makes a 5xx."""
+    def hot(self, method: bytes, target: bytes) -> Answer | None:
+        """Return who answers a hot route without ASGI (see `whole`), or None."""
+        answer = self._answers.get((method, target))
+        if answer is None and _PLAIN_CONTACT.fullmatch(target):
+            parts = target.decode().split("/")
+            route = self._hot_ends.get((method.decode(), parts[4]))
+            if route is not None:
+                answer = self._answer(route, {"reservation_id": parts[3]})
+        return answer
+
+    def _answer(self, route: Route, path_ids: Mapping[str, str]) -> Answer:
+        return lambda headers, body: self._whole(route, Call.whole(headers, body, path_ids))
+
+    async def _whole(self, route: Route, call: Call) -> Reply:
         started = time.perf_counter()
+        reply = await self._reply(route, call)
+        assert isinstance(reply, Reply)  # noqa: S101  # only NDJSON is answered with a stream
+        observe(route.path, reply.status, time.perf_counter() - started)
+        return reply
+
+    async def _reply(self, route: Route, call: Call) -> Reply | Stream:
+        """Run a route's handler; nothing that a caller sends makes a 5xx. Disconnected passes through."""
         try:
             assert self.handlers is not None  # noqa: S101  # the server opens the app before it accepts
-            reply = await route.handler(self.handlers, call)
+            return await route.handler(self.handlers, call)
+        except Disconnected:
+            raise
+        except Exception as error:  # noqa: BLE001  # the last line: everything becomes a problem
+            return failure(error)
+
+    async def respond(self, route: Route, call: Call, send: Send) -> None:
+        """Run a route's handler and send what comes of it."""
+        started = time.perf_counter()
+        try:
+            reply = await self._reply(route, call)
         except Disconnected:
             return
-        except Exception as error:  # noqa: BLE001  # the last line: everything becomes a problem
-            reply = failure(error)
         if isinstance(reply, Stream):
             status = await _send_stream(reply, send)
         else:
             status = reply.status
-            whole = call.scope.get("tact.whole")
-            if whole is None or not whole.answer(status, reply.media, reply.headers, reply.body):
-                await _send_reply(reply, send)
+            await _send_reply(reply, send)
         observe(route.path, status, time.perf_counter() - started)
 
 
@@ -170,7 +201,7 @@ def failure(error: Exception) -> Reply:
         log.error("a bug answered a request with 500", exc_info=error)
         problem = Problem(500, "bug", "Tact has a bug here: the log of the server says where")
     headers = tuple((name.encode(), value.encode()) for name, value in problem.headers)
-    return Reply(problem.status, problem.body(), headers, _PROBLEM)
+    return Reply(problem.status, problem.body(), headers, PROBLEM)
 
 
 def _from_engine(error: TactError) -> Problem:
@@ -216,5 +247,5 @@ async def _http_problem(_: Request, error: Exception) -> Response:
     else:
         problem = Problem(error.status_code, "refused", str(error.detail))
     return Response(
-        problem.body(), problem.status, headers=dict(error.headers or {}), media_type=_PROBLEM.decode()
+        problem.body(), problem.status, headers=dict(error.headers or {}), media_type=PROBLEM.decode()
     )

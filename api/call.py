@@ -3,8 +3,8 @@
 The hot routes come here straight from the server and the others through FastAPI; the handlers cannot tell.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
@@ -44,14 +44,27 @@ class Disconnected(Exception):  # not an error of ours
 class Call:
     """A request, read lazily."""
 
-    __slots__ = ("_headers", "path_ids", "receive", "scope")
+    __slots__ = ("_headers", "_query", "_sent", "_whole", "path_ids", "receive")
 
-    def __init__(self, scope: Scope, receive: Receive, path_ids: dict[str, str]) -> None:
+    def __init__(self, scope: Scope, receive: Receive, path_ids: Mapping[str, str]) -> None:
         """`path_ids` are the still percent-encoded parts of the path by name."""
-        self.scope = scope
-        self.receive = receive
+        self.receive: Receive | None = receive
         self.path_ids = path_ids
-        self._headers: dict[bytes, bytes] | None = None
+        self._sent: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        self._query: bytes = scope["query_string"]
+        self._headers: Mapping[bytes, bytes] | None = None
+        self._whole: bytes | None = None
+
+    @classmethod
+    def whole(cls, headers: Mapping[bytes, bytes], body: bytes, path_ids: Mapping[str, str]) -> Self:
+        """Make a call without a query whose body is all here and not encoded; each header is there once."""
+        call = cls.__new__(cls)
+        call.receive = None
+        call.path_ids = path_ids
+        call._headers = headers  # noqa: SLF001  # its own class
+        call._query = b""  # noqa: SLF001  # as above
+        call._whole = body  # noqa: SLF001  # as above
+        return call
 
     def header(self, name: bytes) -> bytes:
         """Return a header's value by its lower-case name, or nothing; two of one name are refused."""
@@ -62,8 +75,8 @@ class Call:
         """Say whether a header is there, if only empty."""
         return name in (self._headers if self._headers is not None else self._read_headers())
 
-    def _read_headers(self) -> dict[bytes, bytes]:
-        sent = self.scope["headers"]
+    def _read_headers(self) -> Mapping[bytes, bytes]:
+        sent = self._sent
         headers = self._headers = dict(sent)
         if len(headers) != len(sent):
             names = [key for key, _ in sent]
@@ -82,7 +95,7 @@ class Call:
 
     def query(self, *allowed: str) -> dict[str, str]:
         """Return the query parameters; an unknown or repeated one is refused."""
-        raw: bytes = self.scope["query_string"]
+        raw = self._query
         if not raw:
             return {}
         try:
@@ -121,9 +134,11 @@ class Call:
 
     async def pieces(self, limit: int) -> AsyncIterator[bytes]:
         """Yield the body as it comes, inflated; over `limit` (bytes) is refused."""
+        receive = self.receive
+        assert receive is not None  # noqa: S101  # nobody reads a call in pieces that is here whole
         inflater = Inflater(self.header(b"content-encoding").decode("latin-1").strip().lower(), limit)
         while True:
-            message = await self.receive()
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected
             piece = message.get("body", b"")
@@ -135,27 +150,15 @@ class Call:
 
     async def body(self, limit: int = JSON_MAX) -> bytes:
         """Return the whole body."""
+        whole = self._whole
+        if whole is not None:
+            if len(whole) > limit:
+                raise too_large(limit)
+            return whole
         length = self.header(b"content-length")
         if length.isdigit() and int(length) > limit:
             raise too_large(limit)
-        whole = self.scope.get("tact.whole")
-        if whole is not None and not self.header(b"content-encoding"):
-            only: bytes | None = whole.body()
-            if only is not None:
-                if len(only) > limit:
-                    raise too_large(limit)
-                return only
-        message = await self.receive()
-        parts = []
-        inflater = Inflater(self.header(b"content-encoding").decode("latin-1").strip().lower(), limit)
-        while True:
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            parts.append(inflater.feed(message.get("body", b"")))
-            if not message.get("more_body"):
-                inflater.end()
-                return b"".join(parts)
-            message = await self.receive()
+        return b"".join([piece async for piece in self.pieces(limit)])
 
     async def json(self, limit: int = JSON_MAX) -> tuple[Any, bytes]:
         """Return the body's value and its bytes; raises Problem for anything that is not plain JSON."""

@@ -10,13 +10,11 @@ What holds, and why:
   at once would reset the connection before the client has read the answer.
 - `Upgrade` is ignored, as HTTP allows: httptools would throw the body away (Java's client wishes for h2c on
   every request).
-- A request that arrives in one piece, as nearly all do, arms no timer and runs two short methods of ours: the
-  ordinary path costs what plain uvicorn's costs. How far a request has come is read off uvicorn's own state:
-  a scope without a cycle is an incomplete head, a cycle with `more_body` an incomplete body.
+- A request that arrives in one piece, as nearly all do, arms no timer. How far one has come is read off uvicorn's
+  own state: a scope without a cycle is an incomplete head, a cycle with `more_body` an incomplete body.
 """
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -25,25 +23,28 @@ from typing import Any, cast
 import httptools
 from uvicorn._types import ASGIReceiveEvent, HTTPScope
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from api.cork import Corked
+from api.http_admission import AdmittingProtocol, is_stream
+from api.overload import Places
 from api.problems import Problem
+from api.whole import Find
 
 _LINGER_S = 1.0
-_STREAM = b"application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Deadlines in seconds, sizes in bytes."""
+    """Deadlines in seconds, sizes in bytes, and `at_once_max` of `overload.Places`."""
 
     header_s: float = 30.0
     body_s: float = 30.0
     idle_s: float = 75.0
     head_max: int = 32_768
     request_line_max: int = 8_192
+    at_once_max: int = 0
 
 
 class _Phase(Enum):
@@ -64,59 +65,20 @@ class _Refused(Exception):  # passes through the parser
         self.detail = detail
 
 
-class Whole:
-    """A request that is here in one piece, answered in one piece: what ASGI's messages would do, in two calls.
-
-    In a scope as `tact.whole`; an application that does not know it uses `receive` and `send`. Both methods say
-    no where a request or a connection is out of the ordinary, and the messages serve then.
-    """
-
-    __slots__ = ("_cycle",)
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-
-    def body(self) -> bytes | None:
-        """Return the whole body, or None where not all of it has come yet."""
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected or cycle.response_started:
-            return None
-        return bytes(cycle.body)
-
-    def answer(self, status: int, media: bytes, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Send a whole answer; False where `send` has to."""
-        cycle = self._cycle
-        if (
-            cycle.response_started
-            or cycle.disconnected
-            or cycle.more_body
-            or not cycle.keep_alive
-            or cycle.flow.write_paused
-            or cycle.scope["method"] == "HEAD"
-        ):
-            return False
-        more = b"".join([name + b": " + value + b"\r\n" for name, value in headers])
-        cycle.response_started = cycle.response_complete = True
-        cycle.transport.write(
-            b"%bcontent-type: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-            % (STATUS_LINE[status], media, len(body), more, body)
-        )
-        cycle.on_response()
-        return True
-
-
-class HardenedProtocol(HttpToolsProtocol):
+class HardenedProtocol(AdmittingProtocol):
     """One client's connection, with deadlines and limits."""
 
     def __init__(
         self,
         limits: Limits,
+        places: Places,
+        find: Find,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        super().__init__(places, find, config, server_state, app_state, _loop)
         self._limits = limits
         self._line_max = limits.request_line_max
         self._chunk = 0  # bytes of the piece being parsed
@@ -126,9 +88,6 @@ class HardenedProtocol(HttpToolsProtocol):
         self._deadline_of: tuple[_Phase, HTTPScope | None] = (_Phase.NONE, None)
         self._paced: RequestResponseCycle | None = None  # the stream whose pauses are bounded
         self._over = False  # refused: what still comes is dropped
-        self._idle_since: float | None = (
-            None  # the loop's time of the last answer, while nothing came after it
-        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Expect a request from now on."""
@@ -160,28 +119,20 @@ class HardenedProtocol(HttpToolsProtocol):
                 or cycle is None
                 or cycle.more_body
                 or cycle.scope is not self.scope
-                or cycle.response_complete
+                or (cycle.response_complete and self._idle_since is None)
             ):
                 self._watch()
 
     def on_headers_complete(self) -> None:
-        """Check the limits, then start the application; _Refused goes through the parser."""
+        """Check the limits, then go on; _Refused goes through the parser."""
         if self._head_seen + self._chunk > self._line_max:  # else nothing can be too long
             self._check_head()
-        HttpToolsProtocol.on_headers_complete(self)  # on the ordinary path even super() counts
-        cycle = self.cycle
-        if cycle is not None and cycle.scope is self.scope:
-            cast("dict[str, Any]", self.scope)["tact.whole"] = Whole(cycle)
+        AdmittingProtocol.on_headers_complete(self)  # on the ordinary path even super() counts
 
     def on_response_complete(self) -> None:
-        """Start what waits in line, or the time of being idle: one timer a connection, not one an answer."""
-        if self.pipeline or self.transport.is_closing():
-            super().on_response_complete()
-            return
-        self.server_state.total_requests += 1
-        self.flow.resume_reading()
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
+        """Watch the time of being idle: one timer a connection, not one an answer."""
+        AdmittingProtocol.on_response_complete(self)
+        if self._idle_since is not None and self.timeout_keep_alive_task is None:
             self._watch_idle(self._limits.idle_s)
 
     def _watch_idle(self, after_s: float) -> None:
@@ -228,15 +179,15 @@ class HardenedProtocol(HttpToolsProtocol):
         self._head_seen = 0
         if phase is _Phase.BODY:
             self._watch_body()
-        elif self._answering():
+        elif self._answering() or self._idle_since is not None:
             self._disarm()
         else:  # nothing but blank lines, which the parser skips
             self._arm(phase, self._limits.header_s)
 
     def _watch_body(self) -> None:
         """Bound the pauses of a stream; the whole of any other body, and of what comes after the answer."""
-        cycle = self.cycle
-        if cycle.response_complete or not _is_stream(cycle.scope["headers"]):
+        cycle: RequestResponseCycle = self.cycle
+        if cycle.response_complete or not is_stream(cycle.scope.get("headers", ())):  # a Whole's has none
             self._arm(_Phase.BODY, self._limits.body_s)
             return
         self._disarm()
@@ -369,11 +320,3 @@ class HardenedProtocol(HttpToolsProtocol):
                 head.append(name + b": " + value)
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join(head) + b"\r\n\r\n" + rest)
-
-
-def _is_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Tell whether the body is NDJSON."""
-    for name, value in headers:
-        if name == b"content-type":
-            return value[: len(_STREAM)].lower() == _STREAM
-    return False

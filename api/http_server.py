@@ -20,6 +20,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 
 from api.http_protocol import HardenedProtocol, Limits
+from api.overload import Places
+from api.whole import Find
 
 __all__ = ["BindFailure", "Limits", "PortInUse", "bind", "serve"]
 
@@ -72,16 +74,19 @@ def serve(
     app: ASGI3Application,
     sockets: Sequence[socket.socket],
     *,
+    find: Find = lambda _method, _target: None,
     limits: Limits | None = None,
     drain_s: float = 10.0,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way within `drain_s` seconds and return.
 
+    `find` gives the answer of a hot route, which is then asked past ASGI where a request is small and ordinary.
     Runs its own event loop, in the main thread. SystemExit(3) when the application's lifespan fails to start.
     """
+    limits = limits or Limits()
     config = Config(
         app,
-        http=cast("Any", partial(HardenedProtocol, limits or Limits())),
+        http=cast("Any", partial(HardenedProtocol, limits, Places(limits.at_once_max), find)),
         interface="asgi3",
         ws="none",
         lifespan="auto",
@@ -91,7 +96,7 @@ def serve(
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=cast("int", (limits or Limits()).idle_s),
+        timeout_keep_alive=cast("int", limits.idle_s),
         timeout_graceful_shutdown=cast("int", drain_s),
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

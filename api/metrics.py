@@ -18,6 +18,13 @@ _answers: Final[Tally[tuple[str, int]]] = Tally()
 _latencies: Final[dict[str, list[float]]] = {}
 """Route to the sum of seconds, then the answers up to each bound, and those beyond."""
 
+_refusals: Final[Tally[str]] = Tally()
+
+
+def count_refusal() -> None:
+    """Count one request that was refused because too many were being worked on."""
+    _refusals["overloaded"] += 1
+
 
 def observe(route: str, status: int, seconds: float) -> None:
     """Count one answer and how long it took."""
@@ -45,6 +52,13 @@ class _Requests(Collector):
         for route, (total, *counts) in _latencies.items():
             took.add_metric([route], list(zip(bounds, accumulate(counts), strict=True)), total)
         yield took
+        refused = CounterMetricFamily(
+            "tact_refused",
+            "Requests answered 503 unread, because too many were being worked on",
+            labels=["reason"],
+        )
+        refused.add_metric(["overloaded"], _refusals["overloaded"])
+        yield refused
 
 
 REGISTRY.register(_Requests())

@@ -6,6 +6,8 @@ from typing import Any, Final
 import orjson
 
 TYPE_BASE: Final = "urn:tact:problem:"
+PROBLEM: Final = b"application/problem+json"
+"""The media type."""
 _TITLES: Final = {
     400: "The request cannot be read",
     401: "A key is needed",

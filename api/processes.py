@@ -69,12 +69,21 @@ def port_setting() -> int:
     return int(text)
 
 
+def at_once_setting() -> int:
+    """Return TACT_AT_ONCE, or refuse with the way out."""
+    text = setting("TACT_AT_ONCE")
+    if not (text.isascii() and text.isdigit()):
+        raise Refused(f"TACT_AT_ONCE is '{text}': set it to a number of requests, or to 0 for no limit")
+    return int(text)
+
+
 def run_api() -> None:
     """Serve the API of one process until SIGTERM or SIGINT."""
     from api.app import App  # noqa: PLC0415  # neither the supervisor nor the worker needs the web framework
-    from api.http_server import bind, serve  # noqa: PLC0415  # as above
+    from api.http_server import Limits, bind, serve  # noqa: PLC0415  # as above
 
     url = store_url()
+    limits = Limits(at_once_max=at_once_setting())
     descriptor = setting("TACT_LISTEN_FD")
     if descriptor:
         listener = socket.socket(fileno=int(descriptor))
@@ -103,7 +112,8 @@ def run_api() -> None:
         return engine
 
     try:
-        serve(cast("Any", App(opened)), [listener])
+        app = App(opened)
+        serve(cast("Any", app), [listener], find=app.hot, limits=limits)
     except SystemExit:
         if failures:
             raise failures[0] from None

@@ -30,6 +30,11 @@ SETTINGS: Final = (
         "folder of the policy set that is activated at start; empty for the one in the store",
     ),
     Setting("TACT_DATA", "./var", "folder of the embedded store"),
+    Setting(
+        "TACT_AT_ONCE",
+        "96",
+        "requests that one API process works on at a time; one more is answered 503 at once; 0 for no limit",
+    ),
     Setting("TACT_LOG", "warning", "least level that is logged: debug, info, warning or error"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

@@ -2,7 +2,8 @@
 
 The server runs in a process of its own on a socket that the test has bound. Its application echoes the body
 and knows three other paths: `/lines` answers each NDJSON line as it comes, `/early` answers without reading,
-`/slow` answers when the file named by its query exists.
+`/slow` answers when the file named by its query exists. `/v1` in front makes a path count as load. All is tried
+twice, with `/echo` and `/slow` answered through ASGI's messages, and as hot routes are.
 """
 
 import json
@@ -11,11 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from api.app import App
 from api.http_server import BindFailure, PortInUse, bind
 from tests.conftest import eventually
 
@@ -28,16 +31,28 @@ async def answer(send, body):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
     await send({"type": "http.response.body", "body": body})
 
+async def slow(gate):
+    pathlib.Path(gate + ".begun").touch()
+    while not pathlib.Path(gate).exists():
+        await asyncio.sleep(0.005)
+
+def find(method, target):
+    path, _, query = target.decode("latin-1").removeprefix("/v1").partition("?")
+    async def answer(headers, body):
+        if path == "/slow":
+            await slow(query)
+            return 200, b"slow", (), b"text/plain"
+        return 200, method + b" " + body, (), b"text/plain"
+    return answer if hot and path in ("/echo", "/slow") else None
+
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
-    path, query = scope["path"], scope["query_string"].decode()
+    path, query = scope["path"].removeprefix("/v1"), scope["query_string"].decode()
     if path == "/early":
         return await answer(send, b"early")
     if path == "/slow":
-        pathlib.Path(query + ".begun").touch()
-        while not pathlib.Path(query).exists():
-            await asyncio.sleep(0.005)
+        await slow(query)
         return await answer(send, b"slow")
     if path == "/lines":
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -54,8 +69,8 @@ async def app(scope, receive, send):
         return await send({"type": "http.response.body", "body": b""})
     await answer(send, scope["method"].encode() + b" " + body)
 
-number, limits, drain_s = (eval(argument) for argument in sys.argv[1:])
-serve(app, [socket.socket(fileno=number)], limits=Limits(**limits), drain_s=drain_s)
+number, limits, drain_s, hot = (eval(argument) for argument in sys.argv[1:])
+serve(app, [socket.socket(fileno=number)], find=find, limits=Limits(**limits), drain_s=drain_s)
 """
 
 _POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b"
@@ -68,13 +83,13 @@ _STREAM = (
 class Served:
     """A server process and the address that it serves."""
 
-    def __init__(self, limits: dict[str, float], drain_s: float, workers: int = 1) -> None:
+    def __init__(self, limits: dict[str, float], drain_s: float, *, hot: bool, workers: int = 1) -> None:
         with bind("127.0.0.1", 0) as listener:
             self.address = listener.getsockname()
             number = listener.fileno()
             self.processes = [
                 subprocess.Popen(
-                    [sys.executable, "-c", _SERVER, str(number), repr(limits), str(drain_s)],
+                    [sys.executable, "-c", _SERVER, str(number), repr(limits), str(drain_s), str(hot)],
                     pass_fds=[number],
                     stderr=subprocess.PIPE,
                 )
@@ -132,12 +147,18 @@ def problem(answer: bytes) -> tuple[int, str]:
 Serve = Callable[..., Served]
 
 
+@pytest.fixture(params=[False, True], ids=["messages", "hot"], scope="module")
+def hot(request: pytest.FixtureRequest) -> bool:
+    """Whether small requests are answered past ASGI."""
+    return bool(request.param)
+
+
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(hot: bool) -> Iterator[Serve]:
     started: list[Served] = []
 
     def start(*, drain_s: float = 10, workers: int = 1, **limits: float) -> Served:
-        started.append(Served(limits, drain_s, workers))
+        started.append(Served(limits, drain_s, hot=hot, workers=workers))
         return started[-1]
 
     yield start
@@ -148,9 +169,9 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
+def served(hot: bool) -> Iterator[Served]:
     """A server with the ordinary limits, which must have nothing to complain of in the end."""
-    served = Served({}, drain_s=10)
+    served = Served({}, drain_s=10, hot=hot)
     yield served
     assert served.end(signal.SIGTERM) == [(0, b"")]
 
@@ -329,6 +350,92 @@ def test_a_wish_for_another_protocol_is_ignored_and_the_body_kept(served: Served
     assert answers.count(b"HTTP/1.1 200") == 2
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        _POST.replace(b"1.1", b"1.0") % (3, b"abc"),
+        _POST.replace(b"Host", b"Connection: close\r\nHost") % (3, b"abc"),
+        b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+    ],
+    ids=["HTTP/1.0", "connection: close", "chunked"],
+)
+def test_a_request_that_is_the_last_one_or_comes_in_chunks_is_answered_as_well(
+    served: Served, request_: bytes
+) -> None:
+    answer = served.ask(request_)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in answer
+    assert answer.endswith(b"POST abc")
+
+
+def test_a_client_that_waits_to_be_told_so_sends_its_body_then(served: Served) -> None:
+    with served.connect() as client:
+        client.sendall(b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert until(client, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b"abc")
+        until(client, b"POST abc")
+
+
+def slow(gate: Path, path: bytes = b"/slow") -> bytes:
+    return b"GET %b?%b HTTP/1.1\r\nHost: t\r\n\r\n" % (path, os.fsencode(gate))
+
+
+def test_requests_sent_together_are_answered_in_order(served: Served, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with served.connect() as client:
+        client.sendall(_POST % (1, b"a") + slow(gate) + _POST % (2, b"b"))
+        eventually(Path(f"{gate}.begun").exists)
+        gate.touch()
+        answers = until(client, b"slow")
+        client.sendall(b"b" + _POST % (1, b"c") + _POST % (1, b"d"))
+        answers += until(client, b"POST d")
+    places = [answers.index(part) for part in (b"POST a", b"slow", b"POST bb", b"POST c", b"POST d")]
+    assert places == sorted(places)
+
+
+def test_a_client_that_leaves_while_it_waits_disturbs_nobody(served: Served, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with served.connect() as client:
+        client.sendall(slow(gate))
+        eventually(Path(f"{gate}.begun").exists)
+    gate.touch()
+    with served.connect() as client:
+        client.sendall(_POST % (1, b"a"))
+        until(client, b"POST a")
+
+
+def test_what_waits_behind_another_answer_is_admitted_or_refused_when_it_comes(
+    serve: Serve, tmp_path: Path
+) -> None:
+    served = serve(at_once_max=2)
+    first, second = tmp_path / "first", tmp_path / "second"
+    with served.connect() as one, served.connect() as two:
+        one.sendall(slow(first, b"/v1/slow"))
+        eventually(Path(f"{first}.begun").exists)
+        two.sendall(slow(second, b"/v1/slow") + _POST.replace(b"/echo", b"/v1/echo") % (1, b"a"))
+        eventually(Path(f"{second}.begun").exists)
+        first.touch()
+        until(one, b"slow")
+        second.touch()
+        answers = until(two, b"}")
+        assert answers.count(b"slow") == 1
+        assert b"HTTP/1.1 503 Service Unavailable" in answers
+        two.sendall(_POST.replace(b"/echo", b"/v1/echo") % (1, b"b"))
+        until(two, b"POST b")
+
+
+def test_refusals_that_nobody_reads_are_not_piled_up(serve: Serve, tmp_path: Path) -> None:
+    served = serve(at_once_max=1)
+    gate = tmp_path / "gate"
+    with served.connect() as one, served.connect() as deaf:
+        one.sendall(slow(gate, b"/v1/slow"))
+        eventually(Path(f"{gate}.begun").exists)
+        deaf.settimeout(1)  # for each piece: the next one does not go out once the server has stopped reading
+        requests = _POST.replace(b"/echo", b"/v1/echo") % (1, b"a") * 1000
+        with pytest.raises((TimeoutError, ConnectionError)):
+            deque(map(deaf.sendall, [requests] * 400), maxlen=0)
+
+
 def test_a_signal_finishes_what_is_under_way_and_ends_well(serve: Serve, tmp_path: Path) -> None:
     served = serve()
     gate = tmp_path / "gate"
@@ -379,3 +486,22 @@ def test_a_port_in_use_is_named_with_the_way_out() -> None:
 def test_an_address_of_another_machine_is_refused_with_the_way_out(host: str) -> None:
     with pytest.raises(BindFailure, match=r"--host 127\.0\.0\.1"):
         bind(host, 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "hot"),
+    [
+        (b"/v1/decide", True),
+        (b"/v1/contacts/8fJq%2F_x-1/confirm", True),
+        (b"/v1/decide?x=1", False),
+        (b"/v1/contacts/a?b=/confirm", False),
+        (b"/v1/contacts/a#/confirm", False),
+        (b"/v1/contacts/\xff/confirm", False),
+        (b"/v1/contacts//confirm", False),
+        (b"/v1/contacts/a/b/confirm", False),
+        (b"http://t/v1/decide", False),
+        (b"/v1/contacts/a/forget", False),
+    ],
+)
+def test_only_a_plain_target_is_taken_past_asgi(target: bytes, hot: bool) -> None:
+    assert (App(object).hot(b"POST", target) is not None) == hot
