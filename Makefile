@@ -1,6 +1,6 @@
 # Everything works on a fresh machine with Python 3.11+, make and the package index.
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench lock
+.PHONY: help install run test check bench torture lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,9 @@ check: install  ## lint, format, types, imports, and the lock file is fresh
 
 bench: install  ## speed beside an empty FastAPI route; results go to docs/performance.md
 	$(BIN)/python -m loadtests.bench --write docs/performance.md
+
+torture: install  ## load and faults against the real product, each promise judged; about an hour, Linux, as root
+	$(BIN)/python -m loadtests.torture all $(ARGS)
 
 lock: install  ## pin what pyproject.toml asks for
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --python-version 3.11 --universal --generate-hashes -o requirements.lock

@@ -122,6 +122,7 @@ class Checking:
         loads, counts = await self.store.load_many([tag for tag, _ in asked], quotas, str(clock))
         plan = await self.plans.get(loads[0].policy_version)
         room: Mapping[str, int] = room_left(quotas, counts)
+        at_first, doubtful = room, []
         commits: list[Commit] = []
         waiting: list[tuple[Held, Sequence[Row], _Taken]] = []
         alone: list[Group] = []
@@ -133,6 +134,8 @@ class Checking:
             taken = self._judge(plan, held, rows, room, take, seed)
             if taken.commit is None:
                 results.update(taken.answers)
+                if room is not at_first:
+                    doubtful.append((customer_id, rows))
             else:
                 commits.append(taken.commit)
                 waiting.append((held, rows, taken))
@@ -143,6 +146,8 @@ class Checking:
                 results.update(taken.answers)
             else:
                 alone.append((held.facts.customer_id, rows))
+        if alone:  # what did not take its part of a quota may have kept others from it
+            alone += doubtful
         for customer_id, rows in alone:
             results.update(await self._alone(customer_id, rows, take, seed, judged=1))
 

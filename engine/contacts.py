@@ -112,6 +112,8 @@ class Contacts:
             raise _late_refusal(list(dict.fromkeys(stops)), at)
         changes = confirmed(plan, channel.name, contact.items, held.now, member, late=late)
         until = standing.yes_until(channel, contact.items)
+        if not late:
+            until = min(until, contact.expires_at)  # from then on its place may be somebody else's
         return self._write(plan, held, confirm(held.facts, contact, held.now), changes, until)
 
     async def release(self, reservation_id: str) -> Json:

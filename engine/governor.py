@@ -233,6 +233,7 @@ def counted_times(
 ) -> dict[Counter, list[int]]:
     """Return the ascending times (ms) that each count holds; a live reservation's time is now.
 
+    So is that of a contact which stands for one that another customer may still confirm (`ledger.presumed`).
     Contacts that no window reaching back from `back_from` (ms; now, unless it is earlier) may see are left out.
     """
     times: dict[Counter, list[int]] = {}
@@ -244,7 +245,7 @@ def counted_times(
     for contact in contacts:
         if contact.at <= horizon or contact.uid == excluding:
             continue
-        if contact.state == "confirmed":
+        if contact.state == "confirmed" and contact.expires_at <= now:
             if (
                 contact.items is not items or contact.channel != channel
             ):  # those of one kind share their items
@@ -255,7 +256,7 @@ def counted_times(
                     times[key] = [contact.at]
                 else:
                     held.append(contact.at)
-        elif contact.state == "reserved" and now < contact.expires_at:
+        elif contact.state != "released" and now < contact.expires_at:
             live.append(contact)
     for contact in live:
         if contact.items is not items or contact.channel != channel:

@@ -3,13 +3,18 @@
 A contact is reserved, then confirmed, released or expired: exactly one of them. Confirming or releasing twice
 gives the same answer; the other end after an end is a conflict. An expired reservation can still be confirmed
 if everything allows it anew. Nothing here judges rules; nothing here reads a clock.
+
+Where customers are merged or taken apart, the same contact may lie with both: it goes by its whole id there, and
+what is known of its end on either side is its end.
 """
 
 from bisect import insort
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
+from engine.ids import split_id, stored_uid
 from features.facts import EXTERNAL, Contact, Facts, Item, Mark
 
 ENDED_KEPT_MS: Final = 30 * 86_400_000
@@ -65,6 +70,58 @@ def nothing_over(facts: Facts, now: int, keep_contacts_ms: int, keep_events_ms: 
     return (not contacts or contacts[0].at > now - min(keep_contacts_ms, ENDED_KEPT_MS)) and (
         not marks or marks[0].at > now - keep_events_ms
     )
+
+
+def carried(contacts: Sequence[Contact], tag: str, at: str) -> tuple[Contact, ...]:
+    """Return contacts of the customer of `tag` as the customer of tag `at` keeps them: the ids stay what they are."""
+    moved = []
+    for contact in contacts:
+        place = split_id(contact.uid.removeprefix(EXTERNAL)) if contact.uid.startswith(EXTERNAL) else None
+        came_home = place is not None and place[0] == at
+        uid = place[1] if place is not None and came_home else stored_uid(tag, contact.uid, at)
+        moved.append(contact if uid == contact.uid else replace(contact, uid=uid))
+    return tuple(moved)
+
+
+def presumed(contact: Contact) -> Contact:
+    """Return what a live reservation counts as with a customer who will not hear of its end.
+
+    It counts in every window up to its expiry, and from then on as sent in the last moment before: no earlier, so
+    no slot is freed too soon. It is the one kind of confirmed contact that keeps its `expires_at`.
+    """
+    if contact.state != "reserved":
+        return contact
+    return replace(contact, at=contact.expires_at - 1, state="confirmed")
+
+
+def settled(contacts: Sequence[Contact], at: str, homes: Collection[str]) -> tuple[Contact, ...]:
+    """Return contacts of which the open ones are reservations where their end will be told, and presumed elsewhere.
+
+    `at` is the tag of the customer who keeps them; `homes` are the tags of all ids of that customer.
+    """
+    found = []
+    for contact in contacts:
+        if contact.expires_at:
+            place = split_id(contact.uid.removeprefix(EXTERNAL))
+            at_home = (at if place is None else place[0]) in homes
+            contact = replace(contact, state="reserved") if at_home else presumed(contact)  # noqa: PLW2901  # its form
+        found.append(contact)
+    return tuple(sorted(found, key=lambda contact: (contact.at, contact.uid)))
+
+
+def united(one: Sequence[Contact], two: Sequence[Contact]) -> tuple[Contact, ...]:
+    """Unite two customers' contacts; of one that lies with both, the end that is known wins, so it has only one."""
+    known = {contact.uid: contact for contact in one}
+    for contact in two:
+        known[contact.uid] = max(known.get(contact.uid, contact), contact, key=_certainty)
+    return tuple(sorted(known.values(), key=lambda contact: (contact.at, contact.uid)))
+
+
+def _certainty(contact: Contact) -> tuple[int, int]:
+    """Rank: sent, given back, still open, presumed sent; of two alike, the one that counts for longer."""
+    if contact.state == "confirmed":
+        return (0 if contact.expires_at else 3), contact.at
+    return (2 if contact.state == "released" else 1), contact.expires_at
 
 
 def _is_over(contact: Contact, now: int, keep_ms: int) -> bool:

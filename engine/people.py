@@ -1,13 +1,9 @@
-"""People as a service: what is known of a customer, consent, profile, aliases, and being forgotten.
+"""People as a service: what is known of a customer, consent and profile; linking and erasing have rooms of their own.
 
-A merge needs no transaction over two customers. The union is written to the surviving one first; then the other
-is turned into a pointer, only if it has not changed since it was read, else the union is made again. The moment
-of that pointer is the moment of the merge: before it each side was judged by its own history, after it every
-request, by either id, sees the union (G7). A crash in between leaves a union that is too strict, never too lax,
-and linking again completes it.
+A consent or a profile that was acknowledged holds for every later request: both are facts, written by the commit
+script like a contact (G8).
 """
 
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from re import compile as pattern
 from typing import Any, Final
@@ -15,20 +11,20 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from engine.activation import Plans
-from engine.adapters.store import Commit, Save, as_bytes, as_list
+from engine.adapters.store import Commit, as_bytes, as_list
 from engine.answer import Json, when
 from engine.customers import Customers, Held, next_version, state_of, version_bytes
 from engine.deciding import MAX_JUDGEMENTS, MERGED
+from engine.erasing import erase
 from engine.errors import Busy, Invalid, NotFound
-from engine.ids import make_uid, public_id, stored_uid
+from engine.ids import public_id
+from engine.linking import Linking
 from engine.plan import Plan
-from engine.quarantine import forget_quarantined
-from features.codec import decode_facts, decode_seen, encode_seen, encode_state
+from features.codec import decode_facts
 from features.facts import Contact, Dated, Facts, Value
 from features.fields import INT_MAX, INT_MIN, is_zone
-from features.fold import merge_customers, with_consent
+from features.fold import with_consent
 from features.identity import in_share
-from features.state import Customer, Seen
 
 _DERIVED: Final = pattern(r"anon-[A-Za-z0-9_-]{20}").fullmatch
 """Ids derived from an alias are no names of their own: the alias beside them says it all."""
@@ -42,6 +38,7 @@ class People:
         self.customers = customers
         self.plans = plans
         self.store = customers.store
+        self.linking = Linking(customers, plans)
 
     # ------------------------------------------------------------------ read
 
@@ -77,7 +74,7 @@ class People:
                 name: {"value": value, "definition": self._definition(plan, name, now)}
                 for name, value in features.items()
             },
-            "contacts": [_contact_view(held.tag, contact) for contact in counted(facts, now)],
+            "contacts": [_contact_view(held.tag, contact, now) for contact in counted(facts, now)],
             "answers": {question: dated.value for question, dated in facts.answers.items()},
             "cases": [
                 {
@@ -106,7 +103,10 @@ class People:
         return text
 
     async def all_facts(self) -> AsyncIterator[list[Json]]:
-        """Yield the raw facts of every customer, a few hundred at a time, for an audit."""
+        """Yield the raw facts of every customer, a few hundred at a time, for an audit.
+
+        An id that was merged yields where to and when (ms): the audit must know since when two were one.
+        """
         cursor = b"0"
         while True:
             reply = as_list(
@@ -120,8 +120,14 @@ class People:
             for key, blob in zip(keys, blobs, strict=True):
                 raw = as_bytes(blob)
                 facts = decode_facts(raw) if raw is not None else None
-                if facts is not None and not facts.moved_to:
-                    found.append(raw_facts(key.decode()[1:-1], facts))
+                if facts is None:
+                    continue
+                tag = key.decode()[1:-1]
+                if facts.moved_to:
+                    to = self.customers.tag(facts.moved_to)
+                    found.append({"customer": tag, "moved_to": to, "moved_at": facts.high_water})
+                else:
+                    found.append(raw_facts(tag, facts))
             yield found
             if cursor == b"0":
                 return
@@ -177,199 +183,25 @@ class People:
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
 
-    # ------------------------------------------------------------------ link and unlink
+    # ------------------------------------------------------------------ link, unlink, erase
 
     async def link(self, customer_id: str, kind: str, value: str) -> Json:
-        """Give the customer an alias; when it belongs to somebody else, merge the two."""
-        if kind == MERGED:
-            raise Invalid(
-                "an alias of kind 'customer_id' is made by merging: link another kind", pointer="/kind"
-            )
-        alias = self.customers.alias_tag(kind, value)
-        owner = (await self.store.alias_owners([alias]))[0]
-        other = owner if owner is not None else self.customers.derived_id(kind, value)
-        for _ in range(MAX_JUDGEMENTS):
-            into = await self.customers.load(customer_id)
-            source = await self.customers.load(other)
-            plan = await self.plans.get(into.policy_version)
-            if await self._merge(plan, into, source, (kind, value), new=owner is None):
-                await self.store.set_alias(alias, into.facts.customer_id)
-                held = await self.customers.load(customer_id)
-                return self._view(plan, held)
-        raise Busy("too many requests change these customers at once: try again")
-
-    async def _merge(
-        self, plan: Plan, into: Held, source: Held, alias: tuple[str, str], *, new: bool
-    ) -> bool:
-        """Write the union, then the pointer; False when either side changed meanwhile.
-
-        A `new` alias leaves a pointer even where nothing is known of it yet: events accepted under its derived
-        id may still be in the journal, and decisions made for it belong to the customer.
-        """
-        if source.tag == into.tag and alias in into.facts.aliases:
-            return True
-        target = await self._whole(plan, into)
-        aliases = {*target.facts.aliases, alias}
-        known = source.facts.version > 0 or source.state is not None
-        apart = source.tag != into.tag and (known or new)
-        union = target
-        if apart:
-            other = await self._whole(plan, source)
-            other = replace(
-                other, facts=replace(other.facts, contacts=_carried(source.tag, other.facts.contacts))
-            )
-            union = merge_customers(plan.catalogue, target, other)
-            aliases |= {*union.facts.aliases, (MERGED, source.facts.customer_id)}
-        now = max(into.now, source.now)
-        facts = replace(union.facts, aliases=tuple(sorted(aliases)))
-        changed = apart
-        written = await self.store.save(
-            Save(
-                tag=into.tag,
-                facts_version=version_bytes(into.facts),
-                state_version=into.state[:8] if into.state is not None else bytes(8),
-                facts=next_version(facts, now),
-                state=encode_state(union.state, _counter(into) + 1) if changed else b"",
-                seen=encode_seen(union.seen) if changed else b"",
-            )
-        )
-        if written.code != "done":
-            return False
-        if not apart:
-            return True
-        pointer = Facts(
-            customer_id=source.facts.customer_id,
-            version=source.facts.version,
-            moved_to=into.facts.customer_id,
-            since=source.facts.since or now,
-        )
-        moved = await self.store.save(
-            Save(
-                tag=source.tag,
-                facts_version=version_bytes(source.facts),
-                state_version=source.state[:8] if source.state is not None else bytes(8),
-                facts=next_version(pointer, now),
-                state=b"-",
-                seen=b"-",
-            )
-        )
-        if moved.code != "done":
-            return False
-        for kind, old in source.facts.aliases:
-            if kind == MERGED:
-                await self._repoint(old, into.facts.customer_id, now)
-        return True
-
-    async def _repoint(self, old: str, into: str, now: int) -> None:
-        """Lead an id that was merged earlier straight to the survivor: chains must not grow with every merge.
-
-        A lost race leaves the pointer as it was, which is a longer way to the same customer.
-        """
-        tag = self.customers.tag(old)
-        blob = (await self.store.load(tag)).facts
-        facts = decode_facts(blob) if blob is not None else None
-        if facts is not None and facts.moved_to and facts.moved_to != into:
-            pointer = next_version(replace(facts, moved_to=into), now)
-            await self.store.commit(Commit(tag=tag, facts_version=version_bytes(facts), facts=pointer))
-
-    async def _whole(self, plan: Plan, held: Held) -> Customer:
-        blob = as_bytes(await self.store.connection.call("HGET", f"{{{held.tag}}}", "e"))
-        seen = decode_seen(blob) if blob is not None else Seen()
-        return Customer(held.facts, state_of(self.plans.catalogues, plan.catalogue, held.state), seen)
+        """Give the customer an alias, merging whom it belongs to; the customer as it then is."""
+        await self.linking.link(customer_id, kind, value)
+        return await self._now(customer_id)
 
     async def unlink(self, customer_id: str, kind: str, value: str) -> Json:
-        """Give the alias a new customer, with copies of all contacts and denied consents (no slot is freed)."""
-        alias = self.customers.alias_tag(kind, value)
-        for _ in range(MAX_JUDGEMENTS):
-            held = await self.customers.load(customer_id)
-            if (kind, value) not in held.facts.aliases or kind == MERGED:
-                raise NotFound(f"customer '{customer_id}' has no alias {kind} '{value}'")
-            plan = await self.plans.get(held.policy_version)
-            fresh = f"unlinked-{make_uid(held.now, os.urandom)}"
-            copy = Facts(
-                customer_id=fresh,
-                contacts=_carried(held.tag, counted(held.facts, held.now)[::-1]),
-                consent={
-                    purpose: dated for purpose, dated in held.facts.consent.items() if dated.value == "denied"
-                },
-                erased_at=held.facts.erased_at,
-                aliases=((kind, value),),
-            )
-            # The copy first, then the pointer, then the alias leaves the customer: at every step caps hold.
-            tag = self.customers.tag(fresh)
-            await self.store.commit(
-                Commit(tag=tag, facts_version=bytes(8), facts=next_version(copy, held.now))
-            )
-            left = tuple(pair for pair in held.facts.aliases if pair != (kind, value))
-            facts = replace(held.facts, aliases=left)
-            done = await self.store.commit(
-                Commit(
-                    tag=held.tag, facts_version=version_bytes(held.facts), facts=next_version(facts, held.now)
-                )
-            )
-            if done.code == "done":
-                await self.store.set_alias(alias, fresh)
-                return self._view(plan, held._replace(facts=facts))
-        raise Busy("too many requests change this customer at once: try again")
-
-    # ------------------------------------------------------------------ erasure
+        """Take an alias away, without freeing a slot on either side; the customer as it then is."""
+        await self.linking.unlink(customer_id, kind, value)
+        return await self._now(customer_id)
 
     async def erase(self, customer_id: str) -> Json:
         """Forget a customer; a keyed stub stays, so that the person is not contacted again."""
-        for _ in range(MAX_JUDGEMENTS):
-            held = await self.customers.load(customer_id)
-            plan = await self.plans.get(held.policy_version)
-            keep = plan.policy.keep.decisions_ms
-            merged = [value for kind, value in held.facts.aliases if kind == MERGED]
-            stub = Facts(customer_id="", version=held.facts.version, erased_at=held.now, high_water=held.now)
-            written = await self.store.save(
-                Save(
-                    tag=held.tag,
-                    facts_version=version_bytes(held.facts),
-                    state_version=held.state[:8] if held.state is not None else bytes(8),
-                    facts=next_version(stub, held.now, first_seen=False),
-                    state=b"-",
-                    seen=b"-",
-                )
-            )
-            if written.code != "done":
-                continue
-            for old in merged:
-                await self._erase_pointer(old, held.now, keep)
-            await forget_quarantined(self.store, {customer_id, held.facts.customer_id, *merged})
-            await self.store.forget(held.tag, held.now, keep)
-            await self.store.unalias(
-                [self.customers.alias_tag(kind, value) for kind, value in held.facts.aliases]
-            )
-            return {"receipt": public_id(held.tag, make_uid(held.now, os.urandom))}
-        raise Busy("too many requests change this customer at once: try again")
+        return {"receipt": await erase(self.customers, self.plans, customer_id)}
 
-    async def _erase_pointer(self, old: str, now: int, keep_ms: int) -> None:
-        """Turn the pointer of a merged id into a stub of its own: it named the person."""
-        tag = self.customers.tag(old)
-        for _ in range(MAX_JUDGEMENTS):
-            loaded = await self.store.load(tag)
-            version = int.from_bytes((loaded.facts or bytes(8))[:8], "big")
-            stub = Facts(customer_id="", version=version, erased_at=now, high_water=now)
-            done = await self.store.commit(
-                Commit(
-                    tag=tag,
-                    facts_version=version.to_bytes(8, "big"),
-                    facts=next_version(stub, now, first_seen=False),
-                )
-            )
-            if done.code == "done":
-                await self.store.forget(tag, now, keep_ms)
-                return
-
-
-def _carried(tag: str, contacts: Sequence[Contact]) -> tuple[Contact, ...]:
-    """Return contacts as another customer keeps them: under their whole ids, which do not change."""
-    return tuple(replace(contact, uid=stored_uid(tag, contact.uid, "")) for contact in contacts)
-
-
-def _counter(held: Held) -> int:
-    return int.from_bytes(held.state[:8], "big") if held.state is not None else 0
+    async def _now(self, customer_id: str) -> Json:
+        held = await self.customers.load(customer_id)
+        return self._view(await self.plans.get(held.policy_version), held)
 
 
 def counted(facts: Facts, now: int) -> tuple[Contact, ...]:
@@ -377,15 +209,16 @@ def counted(facts: Facts, now: int) -> tuple[Contact, ...]:
     return tuple(c for c in reversed(facts.contacts) if c.state == "confirmed" or c.live(now))
 
 
-def _contact_view(tag: str, contact: Contact) -> Json:
+def _contact_view(tag: str, contact: Contact, now: int) -> Json:
+    live = contact.state == "reserved" or contact.expires_at > now
     view: Json = {
         "contact_id": public_id(tag, contact.uid),
         "at": when(contact.at),
         "channel": contact.channel,
         "items": [{"offer": item.offer, "category": item.category} for item in contact.items],
-        "state": contact.state,
+        "state": "reserved" if live else contact.state,
     }
-    if contact.state == "reserved":
+    if live:
         view["expires_at"] = when(contact.expires_at)
     if contact.overrun:
         view["overrun"] = list(contact.overrun)

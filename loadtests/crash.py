@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,26 @@ from policies.loader import load_files
 
 CLIENTS = 8
 DAY_MS = 86_400_000
+PARTS = ("worker", "api", "valkey", "supervisor")
+
+
+class NotBackError(Exception):
+    """What was there before a fault never came back; the verdict says so, and there is nothing left to torture."""
 
 
 class Crashes:
     """One data folder that is crashed again and again."""
 
-    def __init__(self, folder: Path, seed: int, workers: int = 1) -> None:
-        """Everything lies in `folder`."""
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        workers: int = 1,
+        *,
+        environment: Mapping[str, str] | None = None,
+        data: Path | None = None,
+    ) -> None:
+        """Everything lies in `folder`, the store's state in `data` if that is elsewhere."""
         self.rnd = random.Random(seed)
         self.promises = Promises()
         self.verdict = Verdict()
@@ -48,7 +62,8 @@ class Crashes:
         self.answered = 0
         self.resent = 0
         self.breaches = 0
-        self.data = folder / "data"
+        self.data = data if data is not None else folder / "data"
+        self.environment = environment
         self._policies = folder / "policies"
         self._workers = workers
         self._customers = [f"hot-{number}" for number in range(12)]
@@ -58,10 +73,22 @@ class Crashes:
         self._policies.mkdir()
         for name, text in POLICY.items():
             (self._policies / name).write_text(text)
+        self.load = Load(self.promises, [], "", self.rnd)
+        self.spare = 0
+        """Contacts that others than the load may have made."""
+        self.longest_s = 2.0
+        """How long a round's load runs at most before the fault (s)."""
         self.tact = self._start()
 
     def _start(self) -> Running:
-        return start(self.data, "--policies", str(self._policies), "--workers", str(self._workers))
+        return start(
+            self.data,
+            "--policies",
+            str(self._policies),
+            "--workers",
+            str(self._workers),
+            environment=self.environment,
+        )
 
     def stop(self) -> None:
         """End the server."""
@@ -69,34 +96,49 @@ class Crashes:
 
     def round(self, part: str = "") -> None:
         """Load, kill everything (or one process of a part), recover, check, settle, check."""
-        asyncio.run(self._one_round(part))
+        asyncio.run(self._one_round(lambda: self._kill(part)))
 
-    async def _one_round(self, part: str) -> None:
+    def under(self, fault: Callable[[], Awaitable[None]]) -> None:
+        """Load, let a fault happen and pass, check, settle, check: `round` for faults of any kind.
+
+        The fault returns when it is over; it may replace `tact` by another start on the same data.
+        """
+        asyncio.run(self._one_round(fault))
+
+    async def _one_round(self, fault: Callable[[], Awaitable[None]]) -> None:
         self._round += 1
         customers = self._customers + [f"new-{self._round}-{number}" for number in range(12)]
         self._known.update(customers)
-        load = Load(self.promises, customers, f"r{self._round}", self.rnd)
+        load = self.load = Load(self.promises, customers, f"r{self._round}", self.rnd)
         stop = asyncio.Event()
         clients = [asyncio.create_task(load.client(self.tact.port, stop)) for _ in range(CLIENTS)]
-        await asyncio.sleep(self.rnd.uniform(0.2, 2.0))
-        if part:
-            await self._kill_part(part)
+        await asyncio.sleep(self.rnd.uniform(0.2, self.longest_s))
+        try:
+            await fault()
+        finally:
             stop.set()
             await asyncio.gather(*clients)
-        else:
-            victims = [*children(self.tact.process.pid), self.tact.process.pid]
-            self.rnd.shuffle(victims)
-            killed = time.perf_counter()
-            await asyncio.to_thread(kill, victims)
-            stop.set()
-            await asyncio.gather(*clients)
-            self.tact.process.wait()
-            self.tact = self._start()
-            self.recovery_s.append(time.perf_counter() - killed)
         self.answered += load.answered
         await self._check()
         await self._settle()
         await self._check()
+
+    async def _kill(self, part: str) -> None:
+        """Kill -9: everything, the supervisor alone (all else must go with it), or one process of a part."""
+        if part not in {"", "supervisor"}:
+            await self._kill_part(part)
+            return
+        victims = [*children(self.tact.process.pid), self.tact.process.pid]
+        self.rnd.shuffle(victims)
+        killed = time.perf_counter()
+        if part:
+            os.kill(self.tact.process.pid, signal.SIGKILL)
+            await asyncio.to_thread(wait_gone, victims)
+        else:
+            await asyncio.to_thread(kill, victims)
+        self.tact.process.wait()
+        self.tact = await asyncio.to_thread(self._start)
+        self.recovery_s.append(time.perf_counter() - killed)
 
     async def _kill_part(self, part: str) -> None:
         """Kill one process of a part, and wait until another has taken its place and everything is ready."""
@@ -104,18 +146,27 @@ class Crashes:
         others = len(self.tact.pids(part))
         killed = time.perf_counter()
         await asyncio.to_thread(kill, [victim])
+        await self.recovered(killed, lambda: self._replaced(part, victim, others))
+
+    def _replaced(self, part: str, victim: int, others: int) -> bool:
+        pids = self.tact.pids(part)
+        return victim not in pids and len(pids) == others
+
+    async def recovered(self, since: float, also: Callable[[], bool] = lambda: True) -> None:
+        """Wait until everything is ready (and `also`), and note how long that took `since` (perf_counter, s)."""
         link = Link(self.tact.port)
-        while time.perf_counter() - killed < 20:
-            pids = self.tact.pids(part)
-            if victim not in pids and len(pids) == others:
+        while time.perf_counter() - since < 20:
+            if also():
                 answer = await link.ask("GET", "/readyz")
                 if answer is not None and answer.status == 200:
                     break
             await asyncio.sleep(0.02)
         else:
-            self.verdict.lost.append(f"{part} did not come back within 20 s")
+            self.verdict.lost.append("not everything came back within 20 s")
+            link.close()
+            raise NotBackError
         link.close()
-        self.recovery_s.append(time.perf_counter() - killed)
+        self.recovery_s.append(time.perf_counter() - since)
 
     async def _settle(self) -> None:
         """Send everything again that had no answer: by now each has one."""
@@ -129,6 +180,10 @@ class Crashes:
                 self.verdict.changed.append(f"{deed.path} has no answer after the restart: {answer}")
             else:
                 deed.settle(answer)
+        for event in self.rnd.sample(sorted(self.promises.events), min(len(self.promises.events), 20)):
+            again = self.promises.sent([self.promises.events[event]])
+            answer = await link.ask("POST", again.path, again.body)
+            again.settle(answer if answer is not None else Answer(0, None))
         ended = [
             id_ for id_, state in self.promises.contacts.items() if state != "reserved" and len(id_) == 28
         ]
@@ -138,18 +193,25 @@ class Crashes:
             again.settle(answer if answer is not None else Answer(0, None))
         link.close()
 
-    async def _check(self) -> None:
-        """Compare what is there with what was promised."""
+    def check_all(self) -> None:
+        """Compare everything that is there with everything that was promised, of every round."""
+        asyncio.run(self._check(whole=True))
+
+    async def _check(self, *, whole: bool = False) -> None:
+        """Compare what is there with what was promised: all contacts, and the features of who was asked lately."""
         link = Link(self.tact.port)
         await self._until_folded(link)
         features = {}
+        recent = tuple(f"new-{number}-" for number in (self._round, self._round - 1))
         for customer_id in sorted(self._known):
+            if not (whole or customer_id in self._customers or customer_id.startswith(recent)):
+                continue
             answer = await link.ask("GET", f"/v1/customers/{customer_id}")
             if answer is not None and answer.status == 200:
                 found = answer.body["features"]
                 features[customer_id] = {name: found[name]["value"] for name in FEATURES}
-        self.verdict.add(self.promises.check_features(features))
-        self.verdict.add(self.promises.check_contacts(await asyncio.to_thread(self._contacts)))
+        self.verdict.add(self.promises.check_features(features, None if whole else features.keys()))
+        self.verdict.add(self.promises.check_contacts(await asyncio.to_thread(self._contacts), self.spare))
         for decision_id in self.promises.decisions[-200:]:
             answer = await link.ask("GET", f"/v1/decisions/{decision_id}")
             if answer is None or answer.status != 200:
@@ -183,7 +245,7 @@ class Crashes:
 
     def _contacts(self) -> list[tuple[str, str]]:
         """Return every contact in the store and its state; capacity must not have been oversold either."""
-        facts = list(lines(self.tact.url, "/v1/facts"))
+        facts = [one for one in lines(self.tact.url, "/v1/facts") if "contacts" in one]
         contacts = [contact for customer in facts for contact in customer["contacts"]]
         calls = Counter(
             c["at"] // DAY_MS for c in contacts if c["channel"] == "call" and c["state"] != "released"
@@ -230,14 +292,23 @@ def kill(pids: list[int]) -> None:
         os.close(watch)
 
 
+def wait_gone(pids: list[int]) -> None:
+    """Return when all of these are gone; RuntimeError when one stays."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            watch = os.pidfd_open(pid)
+            gone = select.select([watch], [], [], 10)[0]
+            os.close(watch)
+            if not gone:
+                raise RuntimeError(f"process {pid} outlived its supervisor")
+
+
 def main() -> None:
     """Run the rounds and print what they came to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument(
-        "--part", choices=("worker", "api", "valkey"), default="", help="kill only one of these"
-    )
+    parser.add_argument("--part", choices=PARTS, default="", help="kill only one of these")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tact-crash-") as folder:

@@ -7,7 +7,7 @@ must be equal.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -181,13 +181,20 @@ class Promises:
 
     # ------------------------------------------------------------------ what there must be
 
-    def check_features(self, found: Mapping[str, Mapping[str, float]]) -> Verdict:
-        """Compare the folded features of every customer with the events; `found` is customer to feature to value."""
+    def check_features(
+        self, found: Mapping[str, Mapping[str, float]], only: Collection[str] | None = None
+    ) -> Verdict:
+        """Compare the folded features of every customer with the events; `found` is customer to feature to value.
+
+        `only` names the customers to compare, where that is not all of them.
+        """
         verdict = Verdict()
         least = _folded(self.events.values())
         unsure = {event["event_id"]: event for deed in self.maybe for event in deed.events}
         most = least + _folded(event for id_, event in unsure.items() if id_ not in self.events)
         for customer_id, feature in sorted({*most, *((c, f) for c, row in found.items() for f in row)}):
+            if only is not None and customer_id not in only:
+                continue
             value = found.get(customer_id, {}).get(feature, 0)
             low, high = least[customer_id, feature], most[customer_id, feature]
             if value < low:
@@ -196,8 +203,11 @@ class Promises:
                 verdict.doubled.append(f"{feature} of {customer_id} is {value}, only {high} were sent")
         return verdict
 
-    def check_contacts(self, found: Iterable[tuple[str, str]]) -> Verdict:
-        """Compare all contacts in the store with those that were promised; `found` is (contact id, state)."""
+    def check_contacts(self, found: Iterable[tuple[str, str]], spare: int = 0) -> Verdict:
+        """Compare all contacts in the store with those that were promised; `found` is (contact id, state).
+
+        `spare` is how many more there may be, which others made.
+        """
         verdict = Verdict()
         rows = list(found)
         times = Counter(contact_id for contact_id, _ in rows)
@@ -216,7 +226,7 @@ class Promises:
         unknown = [
             contact_id for contact_id in states if contact_id not in self.contacts and contact_id not in ways
         ]
-        if len(unknown) > sum(deed.reserves for deed in self.maybe):
+        if len(unknown) > spare + sum(deed.reserves for deed in self.maybe):
             verdict.doubled.append(f"{len(unknown)} contacts that nobody was told of, such as {unknown[0]}")
         return verdict
 

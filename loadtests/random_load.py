@@ -103,9 +103,11 @@ class Load:
                 self.promises.maybe.append(deed)
                 answer = await link.ask("POST", deed.path, deed.body, deed.key)
                 if answer is None:
-                    await asyncio.sleep(0.01)  # a refused connection must not spin
+                    await asyncio.sleep(0.05)  # a refused connection must not spin
                 elif usable(answer):
                     self._settle(deed, answer)
+                else:
+                    await asyncio.sleep(0.02)  # nor must one who is told to come again
         finally:
             link.close()
 

@@ -150,12 +150,36 @@ def quiet_start(zone_name: str, quiet: QuietHours, at: int) -> int:
 def quiet_end_everywhere(zones: tuple[str, ...], quiet: QuietHours, at: int) -> int | None:
     """Return the first instant (ms) from `at` on at which no zone is quiet; None when there is none.
 
-    Eight days hold every clock change twice over; zones that leave no free moment in them leave none.
+    While no clock changes, one day is like the next: where a day has no free moment, the next one can only come
+    after a change in one of the zones, which may be half a year away. A year and a month hold every change.
     """
-    limit = at + 8 * DAY_MS
+    limit = at + 400 * DAY_MS
     while at <= limit:
-        later = max(quiet_end(name, quiet, at) for name in zones)
-        if later == at:
-            return at
-        at = later
+        same_until = at + 2 * DAY_MS
+        while at <= same_until:
+            later = max(quiet_end(name, quiet, at) for name in zones)
+            if later == at:
+                return at
+            at = later
+        # Back over a day that held no free moment: a change in it may have come too late to make one.
+        at = max(at, min(next_change(name, at - DAY_MS, limit) for name in zones))
     return None
+
+
+def next_change(zone_name: str, after: int, limit: int) -> int:
+    """Return the first instant (ms) after `after` at which the offset changes; `limit` + 1 ms if none comes by then."""
+    day, last = after // DAY_MS, -(-limit // DAY_MS)
+    while day < last:
+        change = _change_of_day(zone_name, day)
+        if after < change <= limit:
+            return change
+        day += 1
+    return limit + 1
+
+
+@lru_cache(maxsize=65536)
+def _change_of_day(zone_name: str, day: int) -> int:
+    """Return when the offset changes in ((day), (day + 1)] of UTC days (ms); -1 for a day without a change."""
+    start, end = day * DAY_MS, (day + 1) * DAY_MS
+    changes = offset_ms(zone_name, start) != offset_ms(zone_name, end)
+    return _transition(zone_name, start, end) if changes else -1

@@ -14,8 +14,10 @@ from features.facts import Contact, Facts, Item, Mark
 from policies.model import After, Cap, Channel, PolicySet, QuietHours, Suppression, When
 
 DAY_MS = 86_400_000
-GIVE_UP_MS = 8 * DAY_MS
+YEAR_MS = 400 * DAY_MS
 """Quiet hours of several zones that leave no moment free for so long leave none."""
+SETTLED_MS = 8 * DAY_MS
+"""So long after the last change of a clock, every day has been like the one before."""
 
 
 class Verdict(NamedTuple):
@@ -164,9 +166,9 @@ def times_of(situation: Situation, cap: Cap, value: object) -> list[int]:
             for item in contact.items
         ):
             continue
-        if contact.state == "confirmed":
+        if contact.state == "confirmed" and not contact.expires_at > now:
             found.append(contact.at)
-        elif contact.state == "reserved" and now < contact.expires_at:
+        elif contact.state != "released" and now < contact.expires_at:
             found.append(now)
     return found
 
@@ -282,12 +284,23 @@ def first(stops: Iterable[Stops], moments: Iterable[int], start: int) -> int | N
     return None
 
 
-def quiet_moments(situation: Situation, start: int) -> list[int]:
+def quiet_moments(situation: Situation, start: int, last: int) -> list[int]:
+    """Moments at which some zone's quiet may end: in all days up to some after `last`, and after later changes."""
     quiet = situation.channel.quiet
     if quiet is None:
         return []
-    end = start + GIVE_UP_MS
-    return [at for zone in situation.zones for at in local_moments(zone, quiet.to_min, start, end)]
+    spans = [(start, last + SETTLED_MS)]
+    spans += [
+        (change, change + SETTLED_MS)
+        for zone in situation.zones
+        for change in changes_between(zone, last, last + YEAR_MS)
+    ]
+    return [
+        at
+        for begin, end in spans
+        for zone in situation.zones
+        for at in local_moments(zone, quiet.to_min, begin, end)
+    ]
 
 
 def judge(situation: Situation) -> Verdict:
@@ -301,7 +314,7 @@ def judge(situation: Situation) -> Verdict:
         rules[never] = None
     quiet = Stops(situation, None, [])
     if quiet.at(now):
-        rules["quiet_hours"] = first([quiet], quiet_moments(situation, now), now)
+        rules["quiet_hours"] = first([quiet], quiet_moments(situation, now, now), now)
     for rule in policy.suppressions:
         if (
             rule.while_ is not None
@@ -321,9 +334,7 @@ def judge(situation: Situation) -> Verdict:
     start = max([now, *(at for at in rules.values() if at is not None)])
     last = max([start, *(moment for one in asked for moment in one.moments)])
     moments = [moment for one in asked for moment in one.moments]
-    if situation.channel.quiet is not None:
-        for zone in situation.zones:
-            moments += local_moments(zone, situation.channel.quiet.to_min, start, last + GIVE_UP_MS)
+    moments += quiet_moments(situation, start, last)
     return Verdict(rules, first([quiet, *(one.stops for one in asked)], moments, start))
 
 

@@ -33,6 +33,7 @@ NIGHTS = {
     "Pacific/Apia": ("2011-12-30T10:00", "2011-12-31T10:00"),
     "America/Sao_Paulo": ("2018-11-04T03:00", "2018-02-18T02:00"),
     "America/Havana": ("2026-11-01T05:00", "2026-03-08T05:00"),
+    "Australia/Sydney": ("2026-10-03T16:00", "2026-04-04T16:00"),
     "Asia/Tokyo": ("2026-11-21T15:00",),
     "UTC": ("2026-02-28T23:59", "2026-12-31T23:59"),
 }
@@ -40,6 +41,7 @@ LISTS = (
     ("Europe/London",),
     ("Europe/London", "America/New_York"),
     ("Pacific/Apia", "America/St_Johns"),
+    ("Europe/London", "Australia/Sydney"),
     ("Asia/Tokyo", "America/Sao_Paulo", "Europe/London"),
 )
 CHANNELS = ("email", "sms", "web", "till")
@@ -191,6 +193,10 @@ def some_contact(random: Random, policy: PolicySet, zone: str, now: int, number:
     expires_at = 0
     if state == "reserved":
         at, expires_at = now - random.randrange(30 * MINUTE_MS), now + random.choice((-1, 0, 1, MINUTE_MS))
+    elif state == "confirmed" and random.random() < 0.1:
+        # As an unlink copies a live reservation: it may be sent up to its last moment.
+        expires_at = now + random.choice((-DAY_MS, -1, 0, 1, MINUTE_MS, DAY_MS))
+        at = expires_at - 1
     return Contact(f"u{number}", at, random.choice(CHANNELS), items, state, expires_at)
 
 
