@@ -1,19 +1,13 @@
-"""Linking: two customers become one, and an alias leaves again, without a script over two customers.
+"""Linking: an alias finds its customer, and two customers become one, without a script over two customers.
 
-Merge: the union is written to the survivor first; then the other is turned into a pointer, only if it has not
+The union is written to the survivor first; then the other is turned into a pointer, only if it has not
 changed since it was read, else the union is made again. The moment of that pointer is the moment of the merge:
 before it each side was judged by its own history, after it every request, by either id, sees the union (G7). A
 crash in between leaves a union that is too strict, never too lax, and linking again completes it.
-
-Unlink: the alias' new customer gets its copies first; then the alias leaves, only if the customer has not changed
-since it was read, else the copies are made again. A live reservation is copied as one that will be sent: its end
-is told to the customer who made it, so the other one counts on the worst. The new customer's id is derived, so
-that unlinking again after a crash finds what is there and completes it.
 """
 
 from collections.abc import Collection
 from contextlib import AsyncExitStack
-from itertools import count
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -21,31 +15,20 @@ from msgspec.structs import replace
 from engine.activation import Plans
 from engine.adapters.store import Commit, Save, as_bytes, as_list, store_time
 from engine.adapters.store import Loaded as Blobs
+from engine.aliases import TRIES, Alias, Aliases
 from engine.customers import MAX_MOVES, Customers, Held, held_from, next_version, state_of, version_bytes
 from engine.deciding import MERGED
 from engine.erasing import erase
-from engine.errors import Busy, Conflict, Invalid, NotFound
-from engine.ledger import carried, presumed, settled, united
+from engine.errors import Busy, Conflict, Invalid
+from engine.ledger import carried, settled, united
 from engine.plan import Plan
 from features.codec import decode_facts, decode_seen, encode_seen, encode_state
-from features.facts import Contact, Dated, Facts
+from features.facts import Facts
 from features.fold import merge_customers
 from features.state import Customer, Seen
 
-TRIES: Final = 256
-"""Times that a change over two customers is begun again while others change them."""
 _PATIENCE: Final = 32
 """Times that a link looks again for an unlink to come to its end."""
-Alias = tuple[str, str]
-
-_MOVE_ALIAS: Final = """#!lua
--- Give an alias another owner, unless somebody gave it one since.
--- KEYS[1] alias    ARGV[1] the owner that was read ("" for none)    ARGV[2] the new owner ("" for none)
--- Returns 1 when written, else 0.
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
-return 1
-"""
 
 
 class _Side(NamedTuple):
@@ -56,14 +39,14 @@ class _Side(NamedTuple):
 
 
 class Linking:
-    """Links and unlinks aliases."""
+    """Links aliases, and merges whom they belong to."""
 
     def __init__(self, customers: Customers, plans: Plans) -> None:
         """Take the loader of customers and the compiled policies."""
         self.customers = customers
         self.plans = plans
         self.store = customers.store
-        self._move_alias = self.store.connection.script("alias", _MOVE_ALIAS)
+        self.aliases = Aliases(customers)
 
     async def link(self, customer_id: str, kind: str, value: str) -> None:
         """Give the customer an alias; when it belongs to somebody else, merge the two.
@@ -96,7 +79,7 @@ class Linking:
             leaving = owner is not None and alias not in source.held.facts.aliases
             if leaving and source.held.tag != into.held.tag and tried < _PATIENCE:
                 continue  # an unlink is half way: it will have another owner, unless a crash ended it
-            left = [await self._record(name) for name in half_way - {source.held.facts.customer_id}]
+            left = [await self.aliases.record(name) for name in half_way - {source.held.facts.customer_id}]
             if any(_was_erased(held) for held in (*left, source.held) if held.tag in self._tags(half_way)):
                 return False
             # A new alias leaves a pointer even where nothing is known of it yet: events accepted under its derived
@@ -112,11 +95,11 @@ class Linking:
                 if not await self._leave_pointer(source.held, into.held):
                     continue
                 merged = True
-            elif alias not in into.held.facts.aliases and not await self._set_aliases(
+            elif alias not in into.held.facts.aliases and not await self.aliases.keep(
                 into.held, {*into.held.facts.aliases, alias}
             ):
                 continue
-            if await self._point(self.customers.alias_tag(*alias), owner, into.held.facts.customer_id):
+            if await self.aliases.move(alias, owner, into.held.facts.customer_id):
                 return await self._still_there(into.held, alias)
             if merged:  # it was linked, and then given to somebody else
                 await self._yield_alias(into.held, alias)
@@ -125,33 +108,28 @@ class Linking:
 
     async def _still_there(self, into: Held, alias: Alias) -> bool:
         """Say whether the customer was not erased while the alias was given to it: else it leads to nobody."""
-        if not _was_erased(await self._record(into.facts.customer_id)):
+        if not _was_erased(await self.aliases.record(into.facts.customer_id)):
             return True
-        await self._point(self.customers.alias_tag(*alias), into.facts.customer_id, "")
+        await self.aliases.move(alias, into.facts.customer_id, "")
         return False
 
     async def _yield_alias(self, into: Held, alias: Alias) -> None:
         """Take an alias from a customer's list that somebody else has by now."""
         for _ in range(TRIES):
             held = await self.customers.load(into.facts.customer_id)
-            owner = (await self.store.alias_owners([self.customers.alias_tag(*alias)]))[0]
+            owner = await self.aliases.owner(alias)
             theirs = await self.customers.load(owner or self.customers.derived_id(*alias))
             if theirs.tag == held.tag or alias not in held.facts.aliases:
                 return
-            if await self._set_aliases(held, {*held.facts.aliases} - {alias}):
+            if await self.aliases.keep(held, {*held.facts.aliases} - {alias}):
                 return
-
-    async def _record(self, customer_id: str) -> Held:
-        """Load what lies under an id itself, be it a pointer or a stub."""
-        tag = self.customers.tag(customer_id)
-        return held_from(tag, customer_id, await self.store.load(tag))
 
     def _tags(self, names: Collection[str]) -> set[str]:
         return {self.customers.tag(name) for name in names}
 
     async def _named(self, customer_id: str, alias: Alias) -> tuple[str | None, _Side, _Side]:
         """Return the alias' owner as it is written, the customer, and whoever the alias leads to."""
-        owner = (await self.store.alias_owners([self.customers.alias_tag(*alias)]))[0]
+        owner = await self.aliases.owner(alias)
         into, source = await self._both(customer_id, owner or self.customers.derived_id(*alias))
         return owner, into, source
 
@@ -229,13 +207,6 @@ class Linking:
                 await self._repoint(old, name, now)
         return True
 
-    async def _set_aliases(self, held: Held, aliases: set[Alias]) -> bool:
-        facts = next_version(replace(held.facts, aliases=tuple(sorted(aliases))), held.now)
-        done = await self.store.commit(
-            Commit(tag=held.tag, facts_version=version_bytes(held.facts), facts=facts)
-        )
-        return done.code == "done"
-
     async def _repoint(self, old: str, into: str, now: int) -> None:
         """Lead an id that was merged earlier straight to the survivor: chains must not grow with every merge.
 
@@ -251,109 +222,6 @@ class Linking:
     def _whole(self, plan: Plan, side: _Side) -> Customer:
         state = state_of(self.plans.catalogues, plan.catalogue, side.held.state)
         return Customer(side.held.facts, state, side.seen)
-
-    async def _point(self, alias: str, before: str | None, owner: str) -> bool:
-        """Give the alias its owner; False when somebody else did since `before` was read."""
-        return (
-            await self.store.connection.call(
-                "EVALSHA", self._move_alias, 1, "a:" + alias, before or "", owner
-            )
-            == 1
-        )
-
-    # ------------------------------------------------------------------ unlink
-
-    async def unlink(self, customer_id: str, kind: str, value: str) -> None:
-        """Give the alias a new customer, with copies of all contacts and denied consents (no slot is freed).
-
-        Raises NotFound when the customer has no such alias, Busy.
-        """
-        alias = self.customers.alias_tag(kind, value)
-        held = await self.customers.load(customer_id)
-        fresh: Held | None = None
-        async with self.customers.lane(held.tag):
-            for _ in range(TRIES):
-                owner = (await self.store.alias_owners([alias]))[0]
-                held = await self.customers.load(customer_id)
-                if kind == MERGED or not await self._owns(held, owner, (kind, value)):
-                    if fresh is not None and owner != fresh.facts.customer_id:
-                        await self.store.connection.call(
-                            "UNLINK", f"{{{fresh.tag}}}"
-                        )  # nobody was told of it
-                    raise NotFound(f"customer '{customer_id}' has no alias {kind} '{value}'")
-                fresh = await self._new_customer(held, owner, (kind, value))
-                # The copy first, then the alias leaves the customer, then it leads to the copy.
-                if not await self._copy(held, fresh, (kind, value)):
-                    continue
-                if not await self._set_aliases(held, {*held.facts.aliases} - {(kind, value)}):
-                    continue
-                if await self._point(alias, owner, fresh.facts.customer_id):
-                    await self._catch_up(held, fresh.facts.customer_id)
-                    return
-        raise Busy("too many requests change this customer at once: try again")
-
-    async def _owns(self, held: Held, owner: str | None, alias: Alias) -> bool:
-        """Say whether the alias is the customer's, or has left it in an unlink that a crash ended half way."""
-        if alias in held.facts.aliases:
-            return True
-        return owner is not None and (await self.customers.load(owner)).tag == held.tag
-
-    async def _new_customer(self, held: Held, owner: str | None, alias: Alias) -> Held:
-        """Return who the alias will be: nobody yet, or what an unlink left that did not come to its end."""
-        kind, value = alias
-        for number in count():
-            name = self.customers.derived_id("unlinked", f"{number}:{held.tag}:{len(kind)}:{kind}{value}")
-            fresh = await self._record(name)
-            facts = fresh.facts
-            if facts.version == 0 and fresh.state is None:
-                return fresh
-            if alias in facts.aliases and not facts.moved_to and not facts.erased_at and owner != name:
-                return fresh
-        raise AssertionError("unreachable")  # pragma: no cover
-
-    async def _copy(self, held: Held, fresh: Held, alias: Alias) -> bool:
-        denied = {name: dated for name, dated in held.facts.consent.items() if dated.value == "denied"}
-        consent: dict[str, Dated] = {**fresh.facts.consent, **denied}
-        facts = replace(
-            fresh.facts,
-            contacts=united(fresh.facts.contacts, _copies(held, fresh.tag)),
-            consent=dict(sorted(consent.items())),
-            erased_at=held.facts.erased_at,
-            aliases=(alias,),
-        )
-        done = await self.store.commit(
-            Commit(
-                tag=fresh.tag,
-                facts_version=version_bytes(fresh.facts),
-                facts=next_version(facts, max(held.now, fresh.now)),
-            )
-        )
-        return done.code == "done"
-
-    async def _catch_up(self, before: Held, fresh_id: str) -> None:
-        """Copy what was contacted by the alias after it had left, and before it led to its new customer."""
-        for _ in range(TRIES):
-            held = await self.customers.load_tag(before.tag, before.facts.customer_id)
-            fresh = await self.customers.load(fresh_id)
-            contacts = united(fresh.facts.contacts, _copies(held, fresh.tag))
-            if held.tag == fresh.tag or contacts == fresh.facts.contacts:
-                return
-            facts = next_version(replace(fresh.facts, contacts=contacts), fresh.now)
-            done = await self.store.commit(
-                Commit(tag=fresh.tag, facts_version=version_bytes(fresh.facts), facts=facts)
-            )
-            if done.code == "done":
-                return
-
-
-def _copies(held: Held, tag: str) -> tuple[Contact, ...]:
-    """Return what counts for the customer now, as the customer of `tag` keeps it."""
-    counting = [
-        presumed(contact)
-        for contact in held.facts.contacts
-        if contact.state == "confirmed" or contact.live(held.now)
-    ]
-    return carried(counting, held.tag, tag)
 
 
 def _was_erased(held: Held) -> bool:

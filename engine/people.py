@@ -20,6 +20,7 @@ from engine.errors import Busy, Invalid, NotFound
 from engine.ids import public_id
 from engine.linking import Linking
 from engine.plan import Plan
+from engine.unlinking import Unlinking
 from features.codec import decode_facts
 from features.facts import Contact, Dated, Facts, Value
 from features.fields import INT_MAX, INT_MIN, is_zone
@@ -39,6 +40,7 @@ class People:
         self.plans = plans
         self.store = customers.store
         self.linking = Linking(customers, plans)
+        self.unlinking = Unlinking(customers)
 
     # ------------------------------------------------------------------ read
 
@@ -192,7 +194,7 @@ class People:
 
     async def unlink(self, customer_id: str, kind: str, value: str) -> Json:
         """Take an alias away, without freeing a slot on either side; the customer as it then is."""
-        await self.linking.unlink(customer_id, kind, value)
+        await self.unlinking.unlink(customer_id, kind, value)
         return await self._now(customer_id)
 
     async def erase(self, customer_id: str) -> Json:

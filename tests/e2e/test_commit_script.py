@@ -1,49 +1,102 @@
-"""The two scripts that write customers: each of their conditions alone keeps everything from being written.
+"""Both scripts that write a customer: each condition that fails, alone and by a hair, keeps all as it was.
 
-Each case starts from a commit (or a save) that writes all that one can write, makes one condition fail and no
-other, and compares a dump of the whole store from before and after. The negative control takes one condition
-after the other out of the script's text: the very same case must then find that something was written.
+The store's time stands still in them, so that every condition is tried at its edge: one unit further, and all is
+written. Each case names the words of the script that it guards, and a script without them must be caught by the same
+assertion. The conditions of quotas are tried for each operation that may refuse, behind others that would be done.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Iterator
 from importlib.resources import files
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
+from msgspec.structs import replace
 
-from engine.adapters.connection import StoreAddress, StoreConnection, StoreUnavailable
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import POLICY, PROLOGUE, Code, Commit, Save, Store, as_bytes, as_list
+from engine.adapters.connection import StoreConnection, StoreUnavailable
+from engine.adapters.store import POLICY, Commit, Committed, Save, Store, as_bytes, as_list, decisions_key
 from engine.ids import make_uid
 from engine.quotas import Quota, QuotaOp
-from features.codec import encode_facts, encode_state
-from features.facts import Facts
-from features.state import FeatureState
 
+NOW = 4_102_444_800_123
+"""The scripts' time (ms): ahead of the server's own, by which keys end."""
 DAY_MS = 86_400_000
 TAG = "t" * 16
-HASH = f"{{{TAG}}}"
-VERSION = "sha256:active"
-FACTS, NEW_FACTS = (encode_facts(Facts(customer_id="c1", version=version)) for version in (3, 4))
-STATE, NEW_STATE = (encode_state(FeatureState(), version) for version in (7, 8))
-FAR_MS = 1 << 50
-OFFER = Quota("budget:boots", 3, 9, "total")
-CALLS = Quota("capacity:call", 1, 2, "2026-11-21")
-TILL = Quota("capacity:till", 1, 1, "2026-11-21")
-HELD = Quota("capacity:push", 1, 1, "2026-11-21")
+CUSTOMER = f"{{{TAG}}}"
+UID = make_uid(NOW, bytes)
+DECISIONS = decisions_key(TAG, NOW)
+FORGOTTEN = decisions_key(TAG, NOW - 100 * DAY_MS)
+THREE, FOUR, FIVE, SIX = (number.to_bytes(8, "big") for number in (3, 4, 5, 6))
+
+BOOTS = Quota("budget:boots", 3, 9, "total")
+SOCKS = Quota("budget:socks", 3, 3, "total")
+HATS = Quota("budget:hats", 3, 3, "total")
+SMS = Quota("capacity:sms", 1, 1, "2026-11-21")
+CALL = Quota("capacity:call", 1, 2, "2026-11-21")
+QUOTAS = (
+    QuotaOp(BOOTS, "hold", "m", NOW + 60_000),
+    QuotaOp(SOCKS, "extend", "m", NOW + 60_000),
+    QuotaOp(SMS, "settle", "m"),
+    QuotaOp(HATS, "drop", "m"),
+    QuotaOp(CALL, "take", "m"),
+)
+HOLDS, TAKES = 0, 4
+"""Places of the two operations that may refuse: before and after all the others."""
+
+COMMIT = Commit(
+    tag=TAG,
+    facts_version=THREE,
+    policy_version="sha256:active",
+    deadline=NOW + 1,
+    facts=FOUR + b"new facts",
+    uid=UID,
+    record=b"record",
+    record_until=NOW + DAY_MS,
+    idempotency_key="i:key",
+    answer=b"answer",
+    answer_ttl_ms=60_000,
+    quotas=QUOTAS,
+)
+SAVE = Save(
+    tag=TAG,
+    facts_version=THREE,
+    state_version=FIVE,
+    policy_version="sha256:active",
+    facts=FOUR + b"new facts",
+    state=SIX + b"new state",
+    seen=b"new seen",
+    outcomes=((DECISIONS, "o" + UID, b"outcome"), (FORGOTTEN, "o" + UID, b"of a decision forgotten")),
+    settled=(QuotaOp(BOOTS, "settle", "other"), QuotaOp(SOCKS, "settle", "m")),
+)
+
+# What lies in the store: every quota that is asked has room for one more, the others have none.
+BEFORE: tuple[tuple[Any, ...], ...] = (
+    ("SET", POLICY, "sha256:active"),
+    ("HSET", CUSTOMER, "f", THREE + b"facts", "p", FIVE + b"state", "e", b"seen"),
+    ("HSET", DECISIONS, "earlier", b"decision"),
+    ("ZADD", BOOTS.keys[0], NOW, "ended", NOW + 1, "other"),
+    ("HSET", BOOTS.keys[1], "total", 3),
+    ("ZADD", SOCKS.keys[0], NOW + 1, "m"),
+    ("HSET", SOCKS.keys[1], "total", 3),
+    ("ZADD", SMS.keys[0], NOW + 1, "m"),
+    ("HSET", SMS.keys[1], SMS.period, 1),
+    ("ZADD", HATS.keys[0], NOW + 1, "m"),
+    ("ZADD", CALL.keys[0], NOW, "m"),
+    ("HSET", CALL.keys[1], CALL.period, 1),
+)
 
 
-class Desk:
-    """A store with one customer in it, and what a test does to it."""
+class Bench:
+    """A store in which everything is ready to be committed, and the two scripts, whole or without some words."""
 
-    def __init__(self, path: Path, runner: asyncio.Runner) -> None:
+    def __init__(self, connection: StoreConnection, runner: asyncio.Runner) -> None:
         self.run = runner.run
-        self.connection = StoreConnection(StoreAddress(path=str(path)), prologue=PROLOGUE, within_s=5.0)
-        self.run(self.connection.open())
-        self.store = Store(self.connection)
+        self.connection = connection
+        self.store = Store(connection)
+        for command in BEFORE:
+            self.call(*command)
+        for which in ("commit", "fold"):
+            self.use(which, timeless(which))
 
     def call(self, *command: Any) -> Any:
         async def called() -> Any:
@@ -51,342 +104,311 @@ class Desk:
 
         return self.run(called())
 
-    def dump(self) -> dict[bytes, tuple[Any, Any]]:
-        """Every key of the store with all that it holds and when it goes."""
+    def use(self, which: str, text: str) -> None:
+        """Put another text in the place of a script."""
+        setattr(self.store, f"_{which}", self.connection.script(text, text))
+
+    def write(self, what: Commit | Save) -> Committed:
+        return self.run(self.store.commit(what) if isinstance(what, Commit) else self.store.save(what))
+
+    def everything(self) -> dict[bytes, tuple[object, object]]:
+        """All keys with all that they hold, and when they end."""
         keys = sorted(as_bytes(key) or b"" for key in as_list(self.call("KEYS", "*")))
         return {key: (self.call("DUMP", key), self.call("PEXPIRETIME", key)) for key in keys}
 
-    def now(self) -> int:
-        return self.run(self.store.clock())[0]
+    def hash(self, key: str) -> dict[bytes, bytes]:
+        flat = as_list(self.call("HGETALL", key))
+        return {
+            cast("bytes", name): cast("bytes", value)
+            for name, value in zip(flat[::2], flat[1::2], strict=True)
+        }
 
-    def begin(self) -> None:
-        """One customer, an active policy, a decision, and quotas of which each has room for exactly one more."""
-        self.call("FLUSHALL")
-        self.call("SET", POLICY, VERSION)
-        self.call("HSET", HASH, "f", FACTS, "p", STATE, "e", b"seen")
-        for quota, spent in ((OFFER, 3), (CALLS, 0)):
-            self.call("HSET", f"q:{quota.name}:s", quota.period, spent)
-            self.call("ZADD", f"q:{quota.name}:h", FAR_MS, "another", 1, "long gone")
-        self.call("ZADD", f"q:{HELD.name}:h", FAR_MS, "mine")
+    def holds(self, quota: Quota) -> dict[bytes, int]:
+        flat = as_list(self.call("ZRANGE", quota.keys[0], 0, -1, "WITHSCORES"))
+        return {
+            cast("bytes", member): int(cast("bytes", at))
+            for member, at in zip(flat[::2], flat[1::2], strict=True)
+        }
 
-    def without(self, script: str, line: str, instead: str) -> None:
-        """Take a condition out of a script."""
-        text = files("engine.adapters").joinpath(f"{script}.lua").read_text()
-        assert text.count(line) == 1, line
-        changed = self.connection.script(f"{script} without {line}", text.replace(line, instead))
-        setattr(self.store, f"_{script}", changed)
+    def spent(self, quota: Quota) -> int:
+        return int(self.call("HGET", quota.keys[1], quota.period) or 0)
+
+    def refuses(self, what: Commit | Save, code: str) -> Committed:
+        """Try to write; assert that it is refused for that reason, and that nothing at all is written."""
+        before = self.everything()
+        done = self.write(what)
+        assert self.everything() == before
+        assert (done.code, done.now) == (code, NOW)
+        return done
+
+
+def timeless(which: str) -> str:
+    """Return the text of a script whose time stands still."""
+    text = files("engine.adapters").joinpath(f"{which}.lua").read_text()
+    return in_place(text, "redis.call('TIME')", f"{{'{NOW // 1000}', '{NOW % 1000}000'}}")
+
+
+def in_place(text: str, words: str, others: str) -> str:
+    assert text.count(words) == 1, f"the script no longer says {words!r} once"
+    return text.replace(words, others)
 
 
 @pytest.fixture
-def desk(valkey_server: ValkeyServer, runner: asyncio.Runner) -> Iterator[Desk]:
-    desk = Desk(valkey_server.socket_path, runner)
-    desk.begin()
-    yield desk
-    runner.run(desk.connection.close())
+def bench(store: StoreConnection, runner: asyncio.Runner) -> Iterator[Bench]:
+    bench = Bench(store, runner)
+    yield bench
+    bench.call("CONFIG", "SET", "maxmemory", 0)
 
 
-# ---------------------------------------------------------------------- commit
+# ---------------------------------------------------------------------- all hold
 
 
-def commit(now: int, **changed: Any) -> Commit:
-    """Everything that a commit can write, under conditions that all hold."""
-    fields: dict[str, Any] = {
-        "tag": TAG,
-        "facts_version": FACTS[:8],
-        "policy_version": VERSION,
-        "deadline": now + 60_000,
-        "facts": NEW_FACTS,
-        "uid": make_uid(now, bytes),
-        "record": b"record",
-        "record_until": FAR_MS,
-        "idempotency_key": "i:key",
-        "answer": b"answer",
-        "answer_ttl_ms": 60_000,
-        "quotas": (
-            QuotaOp(OFFER, "hold", "m-1", FAR_MS),
-            QuotaOp(CALLS, "hold", "m-1", FAR_MS),
-            QuotaOp(TILL, "take", "m-1"),
-            QuotaOp(HELD, "settle", "mine"),
-        ),
-    }
-    return Commit(**fields | changed)
+def test_a_commit_at_the_edge_of_all_its_conditions_writes_all_of_it(bench: Bench) -> None:
+    assert bench.write(COMMIT) == Committed("done", NOW)
+    assert bench.hash(CUSTOMER) == {b"f": COMMIT.facts, b"p": FIVE + b"state", b"e": b"seen"}
+    assert bench.hash(DECISIONS) == {b"earlier": b"decision", UID.encode(): b"record"}
+    assert bench.call("PEXPIRETIME", DECISIONS) == COMMIT.record_until
+    assert bench.call("GET", "i:key") == b"answer"
+    assert 0 < bench.call("PTTL", "i:key") <= 60_000
+    until = NOW + 60_000
+    assert [(bench.holds(op.quota), bench.spent(op.quota)) for op in QUOTAS] == [
+        ({b"other": NOW + 1, b"m": until}, 3),
+        ({b"m": until}, 3),
+        ({}, 2),
+        ({}, 0),
+        ({}, 2),
+    ]
+    assert bench.call("GET", POLICY) == b"sha256:active"
 
 
-class Fault(NamedTuple):
-    """One condition that fails alone: how it comes to fail, what the script says, and the line that sees it."""
-
-    happens: Callable[[Desk], object]
-    changed: dict[str, Any]
-    code: Code
-    quota: int
-    line: str
-    instead: str = ""
+def test_a_commit_that_asks_for_nothing_but_its_facts_writes_those_alone(bench: Bench) -> None:
+    bench.call("SET", "i:key", "of somebody")
+    before = bench.everything()
+    done = bench.write(Commit(tag=TAG, facts_version=THREE, facts=FOUR + b"new facts"))
+    assert done.code == "done"
+    after = bench.everything()
+    assert {key for key in before | after if before.get(key) != after.get(key)} == {CUSTOMER.encode()}
 
 
-def nothing(_: Desk) -> None:
-    """The judgement itself is out of date."""
+def test_a_save_whose_conditions_all_hold_writes_all_of_it(bench: Bench) -> None:
+    assert bench.write(SAVE) == Committed("done", NOW)
+    assert bench.hash(CUSTOMER) == {b"f": SAVE.facts, b"p": SAVE.state, b"e": SAVE.seen}
+    assert bench.hash(DECISIONS) == {b"earlier": b"decision", b"o" + UID.encode(): b"outcome"}
+    assert (bench.holds(BOOTS), bench.spent(BOOTS)) == ({b"ended": NOW}, 6)
+    assert (bench.holds(SOCKS), bench.spent(SOCKS)) == ({}, 6)
 
 
-FACTS_LINE = "if version ~= ARGV[1] then return {1, now, facts, redis.call('HGET', KEYS[1], 'p')} end"
-QUOTA_LINE = (
+def test_a_save_deletes_what_it_is_told_to_and_leaves_what_is_empty(bench: Bench) -> None:
+    assert (
+        bench.write(replace(SAVE, facts=b"", state=b"-", seen=b"-", outcomes=(), settled=())).code == "done"
+    )
+    assert bench.hash(CUSTOMER) == {b"f": THREE + b"facts"}
+    assert bench.write(replace(SAVE, state_version=bytes(8), state=b"", seen=b"")).code == "done"
+    assert bench.hash(CUSTOMER) == {b"f": SAVE.facts}
+
+
+@pytest.mark.parametrize("what", [replace(COMMIT, policy_version=""), replace(SAVE, policy_version="")])
+def test_whoever_asks_for_no_policy_is_not_stopped_by_one(bench: Bench, what: Commit | Save) -> None:
+    bench.call("SET", POLICY, "sha256:other")
+    assert bench.write(what).code == "done"
+
+
+# ---------------------------------------------------------------------- one fails
+
+
+class Case(NamedTuple):
+    """One condition that fails: what was done before the write, or how the write differs; the words that notice."""
+
+    condition: str
+    code: str
+    words: str
+    others: str = ""
+    """What stands in the place of the words in the script that must be caught."""
+    done_before: tuple[Any, ...] = ("PING",)
+    what: Commit | Save = COMMIT
+    quota: int = -1
+
+
+def changed(place: int, quota: Quota) -> Commit:
+    """Return the commit with another limit in one of its quotas."""
+    op = replace(QUOTAS[place], quota=quota)
+    return replace(COMMIT, quotas=(*QUOTAS[:place], op, *QUOTAS[place + 1 :]))
+
+
+STALE = "if version ~= ARGV[1] then return {1, now, facts, redis.call('HGET', KEYS[1], 'p')} end"
+POLICY_COMMIT = "if active ~= ARGV[2] then return {2, now, active} end"
+USED_UP = (
     "if not (live * amount + spent + taken[holds] <= tonumber(ARGV[arg + 3])) then return {5, now, i} end"
 )
-TWICE = (QuotaOp(TILL, "take", "m-1"), QuotaOp(TILL, "hold", "m-2", FAR_MS))
-FAULTS = {
-    "another wrote the facts": Fault(lambda d: d.call("HSET", HASH, "f", NEW_FACTS), {}, "stale", -1, FACTS_LINE),
-    "the facts are gone": Fault(lambda d: d.call("HDEL", HASH, "f"), {}, "stale", -1, FACTS_LINE),
-    "they were judged as nobody's": Fault(nothing, {"facts_version": bytes(8)}, "stale", -1, FACTS_LINE),
-    "another policy is active": Fault(
-        lambda d: d.call("SET", POLICY, "sha256:other"), {}, "policy", -1,
-        "if active ~= ARGV[2] then return {2, now, active} end",
-    ),
-    "no policy is active": Fault(
-        lambda d: d.call("DEL", POLICY), {}, "policy", -1,
-        "if active ~= ARGV[2] then return {2, now, active} end",
-    ),
-    "the deadline has come": Fault(
-        nothing, {"deadline": 1}, "late", -1,
-        "if ARGV[3] ~= '' and now >= tonumber(ARGV[3]) then return {3, now} end",
-    ),
-    "the key was answered": Fault(
-        lambda d: d.call("SET", "i:key", "first"), {}, "answered", -1,
+LIVE, SPENT = "live * amount + ", "+ spent +"
+MORE = tuple(QuotaOp(BOOTS, "hold", f"m-{n}", NOW + 60_000) for n in range(2))
+NOT_A_NUMBER = cast("int", "nan")
+POLICY_FOLD = "if active ~= ARGV[3] then return {2, now, active} end"
+FACTS = "(held[1] and string.sub(held[1], 1, 8) or none) ~= ARGV[1]\n  or "
+STATE = "\n  or (held[2] and string.sub(held[2], 1, 8) or none) ~= ARGV[2]"
+SPENT_4 = ("HSET", BOOTS.keys[1], "total", 4)
+CALL_2 = ("HSET", CALL.keys[1], CALL.period, 2)
+
+COMMIT_CASES = [
+    Case(
+        "no answer yet",
+        "answered",
         "if answered then return {4, now, answered} end",
+        "",
+        ("SET", "i:key", "one"),
     ),
-    "a budget is spent": Fault(
-        lambda d: d.call("HSET", "q:budget:boots:s", "total", 4), {}, "quota", 0, QUOTA_LINE
+    Case("the policy is active", "policy", POLICY_COMMIT, "", ("SET", POLICY, "sha256:other")),
+    Case("some policy is active", "policy", POLICY_COMMIT, "", ("DEL", POLICY)),
+    Case("the facts are those judged", "stale", STALE, "", ("HSET", CUSTOMER, "f", FOUR + b"facts")),
+    Case("the facts are still there", "stale", STALE, "", ("HDEL", CUSTOMER, "f")),
+    Case("no facts came up", "stale", STALE, "", what=replace(COMMIT, facts_version=bytes(8))),
+    Case(
+        "before the deadline", "late", "now >= tonumber", "now > tonumber", what=replace(COMMIT, deadline=NOW)
     ),
-    "a capacity is held": Fault(
-        lambda d: d.call("ZADD", "q:capacity:call:h", FAR_MS, "one more"), {}, "quota", 1, QUOTA_LINE
+    Case("a hold finds room", "quota", USED_UP, "", SPENT_4, quota=HOLDS),
+    Case("a hold is asked", "quota", "ARGV[arg] == 'hold' or", "", SPENT_4, quota=HOLDS),
+    Case("a hold sees spending", "quota", SPENT, "+", SPENT_4, quota=HOLDS),
+    Case("a hold sees holds", "quota", LIVE, "", ("ZADD", BOOTS.keys[0], NOW + 1, "third"), quota=HOLDS),
+    Case(
+        "a hold keeps to its limit",
+        "quota",
+        USED_UP,
+        "",
+        what=changed(HOLDS, replace(BOOTS, limit=8)),
+        quota=HOLDS,
     ),
-    "a capacity is taken": Fault(
-        lambda d: d.call("HSET", "q:capacity:till:s", TILL.period, 1), {}, "quota", 2, QUOTA_LINE
+    Case("a taking finds room, the last of five", "quota", USED_UP, "", CALL_2, quota=TAKES),
+    Case("a taking is asked", "quota", " or ARGV[arg] == 'take'", "", CALL_2, quota=TAKES),
+    Case("a taking sees spending", "quota", SPENT, "+", CALL_2, quota=TAKES),
+    Case("a taking sees holds", "quota", LIVE, "", ("ZADD", CALL.keys[0], NOW + 1, "other"), quota=TAKES),
+    Case(
+        "a taking keeps to its limit",
+        "quota",
+        USED_UP,
+        "",
+        what=changed(TAKES, replace(CALL, limit=1)),
+        quota=TAKES,
     ),
-    "one commit takes too much": Fault(nothing, {"quotas": TWICE}, "quota", 1, QUOTA_LINE),
-    "a limit is no number": Fault(
-        nothing, {"quotas": (QuotaOp(Quota("x", 1, float("nan"), "total"), "take", "m"),)}, "quota", 0, QUOTA_LINE  # type: ignore[arg-type]
+    Case(
+        "what this commit takes itself is added up",
+        "quota",
+        "(taken[holds] or 0) + amount",
+        "amount",
+        what=replace(COMMIT, quotas=(*QUOTAS, *MORE)),
+        quota=5,
     ),
-}  # fmt: skip
+    Case(
+        "a limit that is no number is none that is kept",
+        "quota",
+        "not (live * amount + spent + taken[holds] <= tonumber(ARGV[arg + 3]))",
+        "live * amount + spent + taken[holds] > tonumber(ARGV[arg + 3])",
+        what=changed(HOLDS, replace(BOOTS, limit=NOT_A_NUMBER)),
+        quota=HOLDS,
+    ),
+]
+SAVE_CASES = [
+    Case("the policy is active", "policy", POLICY_FOLD, "", ("SET", POLICY, "sha256:other"), SAVE),
+    Case("some policy is active", "policy", POLICY_FOLD, "", ("DEL", POLICY), SAVE),
+    Case("the facts are those folded", "stale", FACTS, "", ("HSET", CUSTOMER, "f", FOUR + b"facts"), SAVE),
+    Case("the facts are still there", "stale", FACTS, "", ("HDEL", CUSTOMER, "f"), SAVE),
+    Case("no facts came up", "stale", FACTS, "", what=replace(SAVE, facts_version=bytes(8))),
+    Case("the state is the one folded", "stale", STATE, "", ("HSET", CUSTOMER, "p", SIX + b"state"), SAVE),
+    Case("the state is still there", "stale", STATE, "", ("HDEL", CUSTOMER, "p"), SAVE),
+    Case("no state came up", "stale", STATE, "", what=replace(SAVE, state_version=bytes(8))),
+]
+CASES = [
+    pytest.param(case, id=f"{which}: {case.condition}")
+    for which, cases in (("commit", COMMIT_CASES), ("fold", SAVE_CASES))
+    for case in cases
+]
 
 
-def test_a_commit_under_conditions_that_all_hold_writes_all_of_it(desk: Desk) -> None:
-    now, before = desk.now(), desk.dump()
-    assert desk.run(desk.store.commit(commit(now))).code == "done"
-    after = desk.dump()
-    day = f"{HASH}:d:{now // DAY_MS}".encode()
-    changed = {key for key in after.keys() | before.keys() if before.get(key) != after.get(key)}
-    quotas = {
-        "q:budget:boots:h",
-        "q:capacity:call:h",
-        "q:capacity:till:s",
-        "q:capacity:push:h",
-        "q:capacity:push:s",
-    }
-    assert changed == {HASH.encode(), day, b"i:key", *(key.encode() for key in quotas)}
-    assert desk.call("HMGET", HASH, "f", "p", "e") == [NEW_FACTS, STATE, b"seen"]
-    assert desk.call("HGET", day, make_uid(now, bytes)) == b"record"
-    assert after[day][1] == FAR_MS
-    assert desk.call("GET", "i:key") == b"answer"
-    assert 0 < desk.call("PTTL", "i:key") <= 60_000
-    assert desk.call("ZRANGE", "q:budget:boots:h", 0, -1) == [b"another", b"m-1"]
-    assert desk.call("ZRANGE", "q:capacity:call:h", 0, -1) == [b"another", b"m-1"]
-    assert desk.call("HGET", "q:capacity:till:s", TILL.period) == b"1"
-    assert desk.call("HGET", "q:capacity:push:s", HELD.period) == b"1"
+@pytest.mark.parametrize("case", CASES)
+def test_where_one_condition_alone_fails_nothing_is_written(bench: Bench, case: Case) -> None:
+    bench.call(*case.done_before)
+    done = bench.refuses(case.what, case.code)
+    assert done.quota == case.quota
+    if case.code == "answered":
+        assert done.answer == b"one"
+    if case.code == "stale" and isinstance(case.what, Commit):
+        assert (done.facts, done.state) == (bench.call("HGET", CUSTOMER, "f"), FIVE + b"state")
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_commit_of_which_one_condition_fails_writes_nothing_at_all(desk: Desk, name: str) -> None:
-    fault = FAULTS[name]
-    fault.happens(desk)
-    before = desk.dump()
-    done = desk.run(desk.store.commit(commit(desk.now(), **fault.changed)))
-    assert (done.code, done.quota) == (fault.code, fault.quota)
-    assert desk.dump() == before
+@pytest.mark.parametrize("case", CASES)
+def test_a_script_without_that_condition_is_caught(bench: Bench, case: Case) -> None:
+    bench.call(*case.done_before)
+    which = "commit" if isinstance(case.what, Commit) else "fold"
+    bench.use(which, in_place(timeless(which), case.words, case.others))
+    with pytest.raises(AssertionError):
+        bench.refuses(case.what, case.code)
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_commit_script_without_that_condition_is_found_out(desk: Desk, name: str) -> None:
-    fault = FAULTS[name]
-    desk.without("commit", fault.line, fault.instead)
-    fault.happens(desk)
-    before = desk.dump()
-    assert desk.run(desk.store.commit(commit(desk.now(), **fault.changed))).code == "done"
-    assert desk.dump() != before
+# ---------------------------------------------------------------------- what is done unasked, and what is passed over
 
 
-def test_a_hold_counts_up_to_its_end_and_not_at_it(desk: Desk) -> None:
-    """The script's own moment is not known beforehand, so both sides of it are given."""
-    now = desk.now()
-    for ends, code in ((now, "done"), (now + 60_000, "quota")):
-        desk.begin()
-        desk.call("ZADD", "q:capacity:call:h", ends, "one more")
-        assert desk.run(desk.store.commit(commit(now))).code == code
+@pytest.mark.parametrize("op", ["extend", "settle", "drop"])
+def test_what_was_promised_is_done_even_where_a_quota_has_no_room(bench: Bench, op: Any) -> None:
+    full = (QuotaOp(replace(BOOTS, limit=0), op, "other", NOW + 60_000),)
+    assert bench.write(replace(COMMIT, quotas=full)).code == "done"
+    held = {"extend": {b"other": NOW + 60_000}, "settle": {b"ended": NOW}, "drop": {b"ended": NOW}}
+    assert (bench.holds(BOOTS), bench.spent(BOOTS)) == (held[op], 6 if op == "settle" else 3)
 
 
 @pytest.mark.parametrize(
-    ("changed", "untouched"),
+    ("words", "others"),
     [
-        ({"facts": b""}, HASH),
-        ({"record": b""}, f"{HASH}:d:*"),
-        ({"idempotency_key": "", "answer": b""}, "i:key"),
-        ({"quotas": ()}, "q:*"),
+        ("'(' .. string.format('%d', now), '+inf'", "string.format('%d', now), '+inf'"),
+        ("ARGV[arg] == 'hold' or ARGV[arg] == 'take'", "true"),
     ],
 )
-def test_what_a_commit_does_not_bring_stays_as_it_was(
-    desk: Desk, changed: dict[str, Any], untouched: str
+def test_a_script_that_counts_ended_holds_or_asks_for_what_was_promised_is_caught(
+    bench: Bench, words: str, others: str
 ) -> None:
-    before = desk.dump()
-    assert desk.run(desk.store.commit(commit(desk.now(), **changed))).code == "done"
-    after = desk.dump()
-    kept = [
-        {key: held for key, held in one.items() if fnmatchcase(key.decode(), untouched)}
-        for one in (before, after)
-    ]
-    assert kept[0] == kept[1]
+    bench.use("commit", in_place(timeless("commit"), words, others))
+    bench.refuses(COMMIT, "quota")
 
 
-def test_without_a_deadline_or_a_policy_neither_is_asked(desk: Desk) -> None:
-    desk.call("SET", POLICY, "sha256:other")
-    assert desk.run(desk.store.commit(commit(desk.now(), policy_version="", deadline=0))).code == "done"
-
-
-def test_a_hold_that_is_prolonged_is_not_asked_for_room(desk: Desk) -> None:
-    desk.call("HSET", "q:capacity:push:s", HELD.period, 1)
-    extended = (QuotaOp(HELD, "extend", "mine", FAR_MS + 1), QuotaOp(CALLS, "drop", "another"))
-    assert desk.run(desk.store.commit(commit(desk.now(), quotas=extended))).code == "done"
-    assert desk.call("ZSCORE", "q:capacity:push:h", "mine") == str(FAR_MS + 1).encode()
-    assert desk.call("ZSCORE", "q:capacity:call:h", "another") is None
-
-
-# ---------------------------------------------------------------------- fold
-
-OUTCOME_DAY, FORGOTTEN_DAY = f"{HASH}:d:20000", f"{HASH}:d:19999"
-
-
-def save(**changed: Any) -> Save:
-    """Everything that a save can write, under conditions that all hold."""
-    fields: dict[str, Any] = {
-        "tag": TAG,
-        "facts_version": FACTS[:8],
-        "state_version": STATE[:8],
-        "policy_version": VERSION,
-        "facts": NEW_FACTS,
-        "state": NEW_STATE,
-        "seen": b"more seen",
-        "outcomes": ((OUTCOME_DAY, "o-1", b"click"), (FORGOTTEN_DAY, "o-2", b"click")),
-        "settled": (QuotaOp(HELD, "settle", "mine"),),
-    }
-    return Save(**fields | changed)
-
-
-FACTS_CHECK = "(held[1] and string.sub(held[1], 1, 8) or none) ~= ARGV[1]"
-STATE_CHECK = "(held[2] and string.sub(held[2], 1, 8) or none) ~= ARGV[2]"
-POLICY_CHECK = "if active ~= ARGV[3] then return {2, now, active} end"
-SAVE_FAULTS = {
-    "another wrote the facts": Fault(
-        lambda d: d.call("HSET", HASH, "f", NEW_FACTS), {}, "stale", -1, FACTS_CHECK, "false"
-    ),
-    "the facts are gone": Fault(lambda d: d.call("HDEL", HASH, "f"), {}, "stale", -1, FACTS_CHECK, "false"),
-    "another wrote the features": Fault(
-        lambda d: d.call("HSET", HASH, "p", NEW_STATE), {}, "stale", -1, STATE_CHECK, "false"
-    ),
-    "the features are gone": Fault(
-        lambda d: d.call("HDEL", HASH, "p"), {}, "stale", -1, STATE_CHECK, "false"
-    ),
-    "another policy is active": Fault(
-        lambda d: d.call("SET", POLICY, "sha256:other"), {}, "policy", -1, POLICY_CHECK
-    ),
-}
-
-
-def with_decisions(desk: Desk) -> None:
-    desk.call("HSET", OUTCOME_DAY, "uid", "record")
-
-
-def test_a_save_under_conditions_that_all_hold_writes_all_of_it(desk: Desk) -> None:
-    with_decisions(desk)
-    assert desk.run(desk.store.save(save())).code == "done"
-    assert desk.call("HMGET", HASH, "f", "p", "e") == [NEW_FACTS, NEW_STATE, b"more seen"]
-    assert desk.call("HGET", OUTCOME_DAY, "o-1") == b"click"
-    assert desk.call("EXISTS", FORGOTTEN_DAY) == 0
-    assert desk.call("ZSCORE", "q:capacity:push:h", "mine") is None
-    assert desk.call("HGET", "q:capacity:push:s", HELD.period) == b"1"
-
-
-def test_a_save_may_take_fields_away(desk: Desk) -> None:
-    assert desk.run(desk.store.save(save(facts=b"", state=b"-", seen=b"-"))).code == "done"
-    assert desk.call("HMGET", HASH, "f", "p", "e") == [FACTS, None, None]
-
-
-@pytest.mark.parametrize("name", SAVE_FAULTS)
-def test_a_save_of_which_one_condition_fails_writes_nothing_at_all(desk: Desk, name: str) -> None:
-    with_decisions(desk)
-    fault = SAVE_FAULTS[name]
-    fault.happens(desk)
-    before = desk.dump()
-    assert desk.run(desk.store.save(save(**fault.changed))).code == fault.code
-    assert desk.dump() == before
-
-
-@pytest.mark.parametrize("name", SAVE_FAULTS)
-def test_a_fold_script_without_that_condition_is_found_out(desk: Desk, name: str) -> None:
-    with_decisions(desk)
-    fault = SAVE_FAULTS[name]
-    desk.without("fold", fault.line, fault.instead)
-    fault.happens(desk)
-    before = desk.dump()
-    assert desk.run(desk.store.save(save(**fault.changed))).code == "done"
-    assert desk.dump() != before
+def test_an_outcome_does_not_bring_back_a_day_of_decisions_that_is_forgotten(bench: Bench) -> None:
+    assert bench.write(SAVE).code == "done"
+    assert bench.call("EXISTS", FORGOTTEN) == 0
+    bench.use("fold", in_place(timeless("fold"), "redis.call('EXISTS', KEYS[3 + i]) == 1", "true"))
+    assert bench.write(replace(SAVE, facts_version=FOUR, state_version=SIX)).code == "done"
+    assert bench.call("EXISTS", FORGOTTEN) == 1
 
 
 # ---------------------------------------------------------------------- out of memory
 
-
-@pytest.fixture
-def small_desk(own_server: ValkeyServer, runner: asyncio.Runner) -> Iterator[Desk]:
-    """A store of the test's own, which it may fill."""
-    own_server.start()
-    desk = Desk(own_server.socket_path, runner)
-    desk.begin()
-    yield desk
-    runner.run(desk.connection.close())
+SETTLED = replace(COMMIT, facts=b"", record=b"", quotas=QUOTAS[2:])
+EMPTIED = replace(SAVE, facts=b"", state=b"-", seen=b"-")
 
 
-def fill(desk: Desk) -> None:
-    """Leave no room: less than the store uses already."""
-    desk.call("CONFIG", "SET", "maxmemory", "1mb")
+def refuses_out_of_memory(bench: Bench, what: Commit | Save) -> None:
+    before = bench.everything()
+    bench.call("CONFIG", "SET", "maxmemory", 1)
+    told: StoreUnavailable | None = None
+    try:
+        bench.write(what)
+    except StoreUnavailable as fault:
+        told = fault
+    finally:
+        bench.call("CONFIG", "SET", "maxmemory", 0)
+    assert bench.everything() == before
+    assert told is not None
+    assert not told.maybe_applied
+    assert "OOM" in str(told)
 
 
-@pytest.mark.parametrize("script", ["commit", "fold"])
-def test_a_store_out_of_memory_writes_nothing_and_all_of_it_later(small_desk: Desk, script: str) -> None:
-    desk = small_desk
-    with_decisions(desk)
-
-    def write() -> Code:
-        made = desk.store.commit(commit(desk.now())) if script == "commit" else desk.store.save(save())
-        return desk.run(made).code
-
-    fill(desk)
-    before = desk.dump()
-    with pytest.raises(StoreUnavailable, match="OOM"):
-        write()
-    assert desk.dump() == before
-    desk.call("CONFIG", "SET", "maxmemory", "0")
-    assert write() == "done"
+@pytest.mark.parametrize(
+    "what", [COMMIT, SETTLED, SAVE, EMPTIED], ids=["commit", "settled", "save", "emptied"]
+)
+def test_out_of_memory_nothing_is_written_and_all_of_it_afterwards(bench: Bench, what: Commit | Save) -> None:
+    refuses_out_of_memory(bench, what)
+    assert bench.write(what).code == "done"
 
 
-@pytest.mark.parametrize("script", ["commit", "fold"])
-def test_a_script_that_does_not_say_that_it_is_one_is_found_out(small_desk: Desk, script: str) -> None:
-    """Without its first line the server lets it run on once it has written anything that takes no memory."""
-    desk = small_desk
-    with_decisions(desk)
-    desk.without(script, "#!lua\n", "")
-    fill(desk)
-    before = desk.dump()
-    frees_first = (QuotaOp(HELD, "drop", "mine"), QuotaOp(CALLS, "hold", "m-1", FAR_MS))
-    if script == "commit":
-        changed = {"facts": b"", "record": b"", "quotas": frees_first}
-        done = desk.run(desk.store.commit(commit(desk.now(), **changed)))
-    else:
-        done = desk.run(desk.store.save(save(facts=b"", state=b"-", seen=b"")))
-    assert done.code == "done"
-    assert desk.dump() != before
+@pytest.mark.parametrize("what", [SETTLED, EMPTIED], ids=["settled", "emptied"])
+def test_a_script_without_its_first_line_is_caught_out_of_memory(bench: Bench, what: Commit | Save) -> None:
+    which = "commit" if isinstance(what, Commit) else "fold"
+    bench.use(which, in_place(timeless(which), "#!lua\n", "\n"))
+    with pytest.raises(AssertionError):
+        refuses_out_of_memory(bench, what)

@@ -164,7 +164,7 @@ def test_a_merge_that_does_not_look_whether_anything_changed_is_found_out(
 ) -> None:
     async def blind(self: Any, gone: Any, survivor: Any) -> bool:
         for _ in range(3):
-            fresh = await self._record(gone.facts.customer_id)
+            fresh = await self.aliases.record(gone.facts.customer_id)
         return await leave_pointer(self, fresh, survivor)
 
     leave_pointer = engine.linking.Linking._leave_pointer

@@ -31,6 +31,7 @@ import engine.checking
 import engine.contacts
 import engine.governor
 import engine.linking
+import engine.unlinking
 import features.fold
 from engine.adapters.server import ValkeyServer
 from engine.checking import Row
@@ -573,8 +574,8 @@ def judges_no_more(judge_confirm: Callable[..., Any]) -> Callable[..., Any]:
         (engine.contacts, "Standing", stands_in_its_own_way),
         (engine.contacts.Contacts, "_judge_confirm", judges_no_more),
         (engine.linking, "united", lambda _: lambda one, two: tuple(one)),
-        (engine.linking, "presumed", lambda _: lambda contact: contact),
-        (engine.linking, "_copies", lambda _: lambda held, tag: ()),
+        (engine.unlinking, "presumed", lambda _: lambda contact: contact),
+        (engine.unlinking, "_copies", lambda _: lambda held, tag: ()),
         (features.fold, "_denied_first", lambda _: lambda one, two: one if one.at >= two.at else two),
     ],
 )
