@@ -1,10 +1,12 @@
 """Two requests at once on one customer: what comes out is what one of the two orders would have brought.
 
 Every pair of steps is started at once by two engines, many times, and the answers and the facts that are left must
-be those of the same two steps taken one after the other, in one order or the other, on the same store.
+be those of the same two steps taken one after the other, in one order or the other, on the same store. TACT_RACES says
+how many times.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from itertools import combinations_with_replacement, count
 from random import Random
@@ -27,7 +29,8 @@ from tests.simulation.clock import CLOCK, clock_of_the_test, open_engine_with_cl
 
 START = 1_795_000_000_000
 TTL_MS = 60_000
-ROUNDS = 6
+ROUNDS = int(os.environ.get("TACT_RACES", "6"))
+"""Times that each pair is started at once."""
 PROMOTION = Item(None, "promotion")
 FILES = {
     "policy.yaml": "policy: races\ntimezone: UTC\ncurrency: GBP\n",
