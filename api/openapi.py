@@ -34,7 +34,7 @@ _REFUSALS: Final = {
     "413": "The body is too large",
     "415": "The media type is not understood",
     "422": "The request says something that cannot be",
-    "503": "The store does not answer; Retry-After says when to try again",
+    "503": "The store does not answer, or more requests came than can be served; Retry-After says when to try again",
 }
 
 

@@ -39,7 +39,7 @@ class Contact(msgspec.Struct, frozen=True, array_like=True):
     items: tuple[Item, ...]
     state: State = "confirmed"
     expires_at: int = 0
-    """Set while `state` is "reserved", else 0."""
+    """Set while `state` is "reserved", and on the copy of a reservation that another customer may still confirm."""
     overrun: tuple[str, ...] = ()
     """Names of the rules that a contact recorded from outside broke when it was recorded."""
 
