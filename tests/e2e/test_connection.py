@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import cast
 
+import hiredis
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,28 +100,30 @@ def test_the_calls_of_one_turn_are_one_write_with_the_prologue_once_in_front() -
 def test_every_reply_reaches_its_own_call_however_it_is_cut_up_and_whoever_gave_up(
     calls: list[tuple[Shape, int, str]], cuts: list[int]
 ) -> None:
-    """Fates: answered, errored, given up (cancelled before the reply), closed turn after the call."""
+    """Fates: answered, errored, given up (cancelled before the reply), closed turn after the call.
+
+    The server answers what was written, in that order: -1 to the prologue, wherever it stands.
+    """
 
     async def scenario() -> None:
-        link, _ = a_link(prologue=[("TIME",)])
+        link, wire = a_link(prologue=[("TIME",)])
         futures = []
-        stream: list[bytes] = []
-        this_turn: list[bytes] = []
-        load_in_turn = False
+        failing = {number for number, (_, _, fate) in enumerate(calls) if fate == "e"}
         for number, (shape, wanted, fate) in enumerate(calls):
             count = 1 if shape is Shape.ONE else wanted
             future = link.submit([("ECHO", number)] * count, shape, 60)
             futures.append((future, shape, count, fate, number))
-            load_in_turn |= shape is Shape.LOAD
-            this_turn += [b"-BAD no\r\n" if fate == "e" else b":%d\r\n" % number] * count
             if fate == "c" or number == len(calls) - 1:
                 await asyncio.sleep(0)
-                stream += ([b":-1\r\n"] if load_in_turn else []) + this_turn
-                this_turn, load_in_turn = [], False
         for future, _, _, fate, _ in futures:
             if fate == "g":
                 future.cancel()
-        rest = b"".join(stream)
+        asked = hiredis.Reader()
+        asked.feed(b"".join(wire.written))
+        rest = b""
+        while command := asked.gets():
+            number = int(command[1]) if command[0] == b"ECHO" else -1
+            rest += b"-BAD no\r\n" if number in failing else b":%d\r\n" % number
         for cut in itertools.cycle(cuts):
             if not rest:
                 break
@@ -414,3 +417,16 @@ def test_what_is_not_a_store_url_is_refused_with_an_example(url: str) -> None:
 def test_a_password_is_never_shown() -> None:
     address = StoreAddress.parse("redis://:hush@store/1")
     assert "hush" not in f"{address} {address!r}"
+
+
+def test_a_turn_that_asks_for_much_is_written_a_few_calls_at_a_time() -> None:
+    """The store works on the first while the others are still being made."""
+
+    async def scenario() -> list[int]:
+        link, wire = a_link()
+        for number in range(9):
+            link.submit([("ECHO", number)], Shape.ONE, 60)
+        await asyncio.sleep(0)
+        return [write.count(b"ECHO") for write in wire.written]
+
+    assert asyncio.run(scenario()) == [4, 4, 1]
