@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from api.audit import audit
-from api.remote import lines
+from api.remote import RemoteFailure, lines
 from loadtests.promises import Answer, Promises, Verdict, usable
 from loadtests.random_load import CAPACITY, FEATURES, POLICY, Link, Load
 from loadtests.server import Running, children, start
@@ -243,9 +243,18 @@ class Crashes:
             else:
                 self.verdict.lost.append("the journal was not folded within 20 s")
 
+    def _facts(self) -> list[Json]:
+        """Read the raw facts; a process that has not found the store again yet is asked once more."""
+        for _ in range(50):
+            try:
+                return [one for one in lines(self.tact.url, "/v1/facts") if "contacts" in one]
+            except RemoteFailure:
+                time.sleep(0.2)
+        return [one for one in lines(self.tact.url, "/v1/facts") if "contacts" in one]
+
     def _contacts(self) -> list[tuple[str, str]]:
         """Return every contact in the store and its state; capacity must not have been oversold either."""
-        facts = [one for one in lines(self.tact.url, "/v1/facts") if "contacts" in one]
+        facts = self._facts()
         contacts = [contact for customer in facts for contact in customer["contacts"]]
         calls = Counter(
             c["at"] // DAY_MS for c in contacts if c["channel"] == "call" and c["state"] != "released"
