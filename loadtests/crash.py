@@ -243,7 +243,7 @@ class Crashes:
             else:
                 self.verdict.lost.append("the journal was not folded within 20 s")
 
-    def _facts(self) -> list[Json]:
+    def _facts(self) -> list[dict[str, Any]]:
         """Read the raw facts; a process that has not found the store again yet is asked once more."""
         for _ in range(50):
             try:
