@@ -6,6 +6,7 @@ every promise that was made before, meanwhile or since is kept exactly. `--count
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,9 @@ from loadtests.random_load import Link
 from loadtests.torture.kill import KINDS, take
 from loadtests.torture.wire import Progress, Verdict
 
-DISK: Final = "48m"
+DISK: Final = "512m"
+"""More than the log grows to in a run: what fills the disk must be the filler alone."""
+ROOM_MIN: Final = 0.2
 RECOVERY_S: Final = 10.0
 """The store is tried again every 2 s at most; the rest is a busy machine."""
 
@@ -145,6 +148,9 @@ def run(count: int, seed: int, folder: Path, environment: Mapping[str, str], pro
             }
             for name, fault in faults.items():
                 crashes.under(fault)
+                room = shutil.disk_usage(data)
+                if room.free < ROOM_MIN * room.total:
+                    raise RuntimeError(f"the log itself fills the disk of {DISK}: make it larger")
                 progress(
                     f"{name}: back after {crashes.recovery_s[-1]:.2f} s, {len(crashes.complaints())} broken"
                 )
