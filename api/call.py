@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
-from api.bodies import JSON_MAX, Inflater, parse_json, too_large
+from api.bodies import JSON_MAX, LINE_MAX, Inflater, parse_json, too_large
 from api.problems import Problem
+from engine.idempotency import Idempotency, idempotency
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -18,6 +19,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON: Final = b"application/json"
 NDJSON: Final = b"application/x-ndjson"
+REPLAYED: Final = ((b"idempotent-replayed", b"true"),)
+"""Says that an answer is a stored one."""
 _SINGLE: Final = (b"idempotency-key", b"content-type", b"content-encoding")
 
 
@@ -132,6 +135,17 @@ class Call:
             )
         return media
 
+    def idempotency(self, route: str, raw: bytes) -> Idempotency | None:
+        """Return the use of the call's Idempotency-Key on a route with a body; None where there is no key."""
+        key = self.header(b"idempotency-key")
+        if not key:
+            if self.has_header(b"idempotency-key"):
+                raise _invalid("the Idempotency-Key is empty: send 1 to 255 printable ASCII characters", "")
+            return None
+        if len(key) > 255 or any(not 32 <= byte < 127 for byte in key):
+            raise _invalid("the Idempotency-Key must be 1 to 255 printable ASCII characters", "")
+        return idempotency(route, "", key.decode("ascii"), raw)
+
     async def pieces(self, limit: int) -> AsyncIterator[bytes]:
         """Yield the body as it comes, inflated; over `limit` (bytes) is refused."""
         receive = self.receive
@@ -165,6 +179,25 @@ class Call:
         self.media(JSON)
         raw = await self.body(limit)
         return parse_json(raw), raw
+
+    async def lines(self) -> AsyncIterator[bytes | None]:
+        """Yield the lines of a streamed body; None stands for one over its limit, which is skipped to its end."""
+        left, skipping = b"", False
+        async for piece in self.pieces(1 << 62):
+            left += piece
+            *whole, left = left.split(b"\n")
+            for line in whole:
+                if skipping:
+                    skipping = False
+                    yield None
+                else:
+                    yield line if len(line) <= LINE_MAX else None
+            if len(left) > LINE_MAX:
+                left, skipping = b"", True
+        if skipping or len(left) > LINE_MAX:
+            yield None
+        elif left.strip():
+            yield left
 
     async def no_body(self) -> None:
         """Take a body that says nothing: empty, or an empty object."""

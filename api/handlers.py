@@ -1,23 +1,19 @@
 """What each route does: read the call, ask the engine, answer. No rule of the business lives here."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
-from api.bodies import DECIDE_MAX, JSON_MAX, LINE_MAX, check_row, convert, decide_request, parse_json
-from api.call import JSON, NDJSON, Call, Reply, Stream, answer, invalid
+from api.bodies import DECIDE_MAX, JSON_MAX, convert, decide_request, parse_json
+from api.call import JSON, NDJSON, REPLAYED, Call, Reply, Stream, answer, invalid
+from api.checks import check
 from api.events import Reader
 from api.metrics import render
 from api.problems import Problem
 from engine.answer import Json, when
-from engine.checking import Row
-from engine.errors import TactError
-from engine.idempotency import Idempotency, idempotency, unpack
 from engine.plan import compile_plan
 from engine.requests import (
-    CheckRequest,
-    CheckRow,
     ConfirmRequest,
     ConsentRequest,
     ContactRequest,
@@ -26,14 +22,9 @@ from engine.requests import (
     ProfileRequest,
 )
 from engine.runtime import Engine
-from engine.sending import checked_item, item_of
 from engine.worker import BEAT
 from policies.loader import Loaded, load_files
 from policies.model import PolicyError
-
-REPLAYED: Final = ((b"idempotent-replayed", b"true"),)
-_STREAM_ROWS: Final = 200
-"""Rows of a streamed check that are judged side by side."""
 
 
 class Handlers:
@@ -53,7 +44,7 @@ class Handlers:
         request = decide_request(raw)
         if (request.customer_id is None) == (request.identities is None):
             raise invalid("name the customer by either customer_id or identities", "/customer_id")
-        used = self._idempotency(call, "decide", raw)
+        used = call.idempotency("decide", raw)
         done = await self.engine.deciding.decide(request, None if request.preview else used)
         return Reply(200, done.body, REPLAYED if done.replayed else ())
 
@@ -70,90 +61,8 @@ class Handlers:
     # ------------------------------------------------------------------ contacts
 
     async def check(self, call: Call) -> Reply | Stream:
-        """`POST /v1/contacts/check`, as JSON or as a stream of rows."""
-        if call.media(JSON, NDJSON) == NDJSON:
-            return await self._check_stream(call)
-        call.query()
-        raw = await call.body(JSON_MAX)
-        request = convert(parse_json(raw), CheckRequest)
-        plan = await self.engine.checking.active()
-        ttl_ms = None if request.reservation_ttl_s is None else _ttl_ms(request.reservation_ttl_s)
-        item = item_of(plan, request.category, request.offer)
-        checked_item(plan, request.channel, item)
-        used = self._idempotency(call, "contacts/check", raw)
-        used = used if request.reserve else None
-        if used is not None:
-            stored = await self.engine.store.claim(used.key, used.body_hash, used.ttl_ms)
-            if stored is not None and (body := unpack(stored, used)):
-                return Reply(200, body, REPLAYED)
-        rows = [
-            Row(number, customer_id, request.channel, item, ttl_ms)
-            for number, customer_id in enumerate(request.customer_ids)
-        ]
-        seed = used.key.encode() if used is not None else b""
-        results = await self.engine.checking.check(rows, take=request.reserve, seed=seed)
-        said: Json = {"policy_version": (await self.engine.checking.plan()).policy.version}
-        if not request.reserve:
-            said["advisory"] = True
-        body = orjson.dumps(said | {"results": results})
-        if used is not None:
-            await self.engine.store.answer(used.key, used.pack(body), used.ttl_ms)
-        return Reply(200, body)
-
-    async def _check_stream(self, call: Call) -> Stream:
-        query = call.query("reserve", "reservation_ttl_s")
-        reserve = query.get("reserve", "true")
-        if reserve not in ("true", "false"):
-            raise invalid("reserve is true or false", "/reserve")
-        ttl_ms = None
-        if "reservation_ttl_s" in query:
-            ttl_ms = _ttl_ms(_number(query["reservation_ttl_s"], "reservation_ttl_s"))
-        used = self._idempotency(call, "contacts/check-stream", b"")
-        seed = used.key.encode() if used is not None else b""
-        await self.engine.checking.active()
-        return Stream(self._check_rows(call, take=reserve == "true", ttl_ms=ttl_ms, seed=seed))
-
-    async def _check_rows(
-        self, call: Call, *, take: bool, ttl_ms: int | None, seed: bytes
-    ) -> AsyncIterator[bytes]:
-        waiting: list[Row | Json] = []
-        number = 0
-        async for line in lines(call):
-            if line is None or line.strip():
-                waiting.append(await self._row(line, number, ttl_ms))
-                number += 1
-            if len(waiting) >= _STREAM_ROWS:
-                yield await self._judged(waiting, take=take, seed=seed)
-                waiting = []
-        if waiting:
-            yield await self._judged(waiting, take=take, seed=seed)
-
-    async def _row(self, line: bytes | None, number: int, ttl_ms: int | None) -> Row | Json:
-        customer_id = None
-        try:
-            if line is None:
-                raise invalid(f"the line is over {LINE_MAX // 1024} KB")
-            asked = check_row(line)
-            if asked is None:
-                value = parse_json(line)
-                customer_id = value.get("customer_id") if isinstance(value, dict) else None
-                asked = convert(value, CheckRow)
-            customer_id = asked.customer_id
-            plan = self.engine.plans.current or await self.engine.checking.plan()
-            item = item_of(plan, asked.category, asked.offer)
-            checked_item(plan, asked.channel, item)
-        except (Problem, TactError) as refused:
-            said = customer_id if isinstance(customer_id, str) else None
-            return {"customer_id": said, "error": _sentence(refused)}
-        return Row(number, asked.customer_id, asked.channel, item, ttl_ms)
-
-    async def _judged(self, waiting: list[Row | Json], *, take: bool, seed: bytes) -> bytes:
-        rows = [row for row in waiting if isinstance(row, Row)]
-        judged = iter(await self.engine.checking.check(rows, take=take, seed=seed) if rows else ())
-        said = [next(judged) if isinstance(row, Row) else row for row in waiting]
-        if not take:
-            said = [row if "error" in row else row | {"advisory": True} for row in said]
-        return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in said)
+        """`POST /v1/contacts/check`."""
+        return await check(self.engine, call)
 
     async def confirm(self, call: Call) -> Reply:
         """`POST /v1/contacts/{reservation_id}/confirm`."""
@@ -194,7 +103,7 @@ class Handlers:
         call.query()
         reader = Reader(self.engine)
         if call.media(JSON, NDJSON) == NDJSON:
-            async for line in lines(call):
+            async for line in call.lines():
                 await reader.line(line)
         else:
             await reader.value(parse_json(await call.body(JSON_MAX)))
@@ -337,7 +246,9 @@ class Handlers:
     async def metrics(self, call: Call) -> Reply:
         """`GET /metrics`."""
         call.query()
-        return Reply(200, render(), media=b"text/plain; version=0.0.4; charset=utf-8")
+        return Reply(
+            200, render(self.engine.customers.judgements), media=b"text/plain; version=0.0.4; charset=utf-8"
+        )
 
     async def quarantine(self, call: Call) -> Reply:
         """`GET /v1/quarantine`."""
@@ -373,37 +284,6 @@ class Handlers:
         async for part in self.engine.people.all_facts():
             yield b"".join(orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE) for said in part)
 
-    @staticmethod
-    def _idempotency(call: Call, route: str, raw: bytes) -> Idempotency | None:
-        key = call.header(b"idempotency-key")
-        if not key:
-            if call.has_header(b"idempotency-key"):
-                raise invalid("the Idempotency-Key is empty: send 1 to 255 printable ASCII characters")
-            return None
-        if len(key) > 255 or any(not 32 <= byte < 127 for byte in key):
-            raise invalid("the Idempotency-Key must be 1 to 255 printable ASCII characters")
-        return idempotency(route, "", key.decode("ascii"), raw)
-
-
-async def lines(call: Call) -> AsyncIterator[bytes | None]:
-    """Yield the lines of a streamed body; None stands for one over its limit, which is skipped to its end."""
-    left, skipping = b"", False
-    async for piece in call.pieces(1 << 62):
-        left += piece
-        *whole, left = left.split(b"\n")
-        for line in whole:
-            if skipping:
-                skipping = False
-                yield None
-            else:
-                yield line if len(line) <= LINE_MAX else None
-        if len(left) > LINE_MAX:
-            left, skipping = b"", True
-    if skipping or len(left) > LINE_MAX:
-        yield None
-    elif left.strip():
-        yield left
-
 
 def policy_problem(refused: PolicyError) -> Problem:
     """Return the problem of a policy set that cannot be used, with every mistake."""
@@ -438,33 +318,10 @@ def event_view(event: Any) -> Json:
     return {name: value for name, value in said.items() if value not in (None, {}, "")}
 
 
-def _sentence(refused: Problem | TactError) -> str:
-    if isinstance(refused, Problem) and refused.errors:
-        pointer, detail = refused.errors[0]
-        return f"{pointer}: {detail}" if pointer else detail
-    return refused.detail
-
-
-def _ttl_ms(seconds: float) -> int:
-    if not 1 <= seconds <= 604_800:
-        raise invalid("reservation_ttl_s is 1 to 604800 seconds", "/reservation_ttl_s")
-    return round(seconds * 1000)
-
-
 def _whole(text: str, name: str, low: int, high: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9) or not low <= int(text) <= high:
         raise invalid(f"{name} is a whole number from {low} to {high}", f"/{name}")
     return int(text)
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        value = parse_json(text.encode()) if len(text) <= 32 else None
-    except Problem:
-        value = None
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise invalid(f"{name} is a number", f"/{name}")
-    return float(value)
 
 
 def _is_entry_id(text: str) -> bool:

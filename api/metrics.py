@@ -5,11 +5,11 @@ An answer is counted in two dictionaries, without a lock or a look-up of labels;
 
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
-from prometheus_client import REGISTRY, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -64,6 +64,26 @@ class _Requests(Collector):
 REGISTRY.register(_Requests())
 
 
-def render() -> bytes:
-    """Return the text that Prometheus reads."""
-    return generate_latest()
+def render(judgements: Mapping[int, int]) -> bytes:
+    """Return the text that Prometheus reads; `judgements` says how many commits needed how many of them."""
+    commits = CounterMetricFamily(
+        "tact_commits",
+        "Commits by how often they were judged: more than once where another process came first",
+        labels=["judgements"],
+    )
+    for count, number in sorted(judgements.items()):
+        commits.add_metric([str(count)], number)
+    registry = CollectorRegistry()
+    registry.register(_Given(commits))
+    return generate_latest() + generate_latest(registry)
+
+
+class _Given(Collector):
+    """Metrics that are made already."""
+
+    def __init__(self, *metrics: Metric) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield them."""
+        yield from self._metrics

@@ -93,7 +93,7 @@ class Checking:
         return [results[row.number] for row in rows]
 
     async def _wave(self, groups: Sequence[Group], take: bool, seed: bytes) -> dict[int, Json]:
-        """Judge customers together; those that another request of this process holds come last, one by one."""
+        """Judge customers together; those that another request of this process holds come last."""
         results: dict[int, Json] = {}
         ours: list[tuple[str, Group]] = []
         others: list[tuple[str, Group]] = []
@@ -105,9 +105,12 @@ class Checking:
         finally:
             for tag, _ in ours:
                 self.customers.leave(tag)
-        for tag, (customer_id, rows) in others:
+
+        async def in_turn(tag: str, customer_id: str, rows: Sequence[Row]) -> None:
             async with self.customers.lane(tag):
                 results.update(await self._alone(customer_id, rows, take, seed))
+
+        await asyncio.gather(*(in_turn(tag, *group) for tag, group in others))
         return results
 
     async def _together(

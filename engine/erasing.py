@@ -10,15 +10,13 @@ from typing import Final
 
 from engine.activation import Plans
 from engine.adapters.store import Save
+from engine.aliases import TRIES
 from engine.customers import Customers, Held, held_from, next_version, version_bytes
 from engine.deciding import MERGED
 from engine.errors import Busy
 from engine.ids import make_uid, public_id
 from engine.quarantine import forget_quarantined
 from features.facts import Facts
-
-TRIES: Final = 256
-"""Times that an erasure is begun again while others change the customer."""
 
 _UNALIAS: Final = """#!lua
 -- Delete an alias that leads to one of these customers; an unlink may have given it to somebody else.

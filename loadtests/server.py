@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -38,11 +38,10 @@ class Running:
         pattern = {"api": "api.main api", "worker": "api.main worker", "valkey": "valkey-server"}[part]
         found = []
         for pid in children(self.process.pid):
-            command = Path(f"/proc/{pid}/cmdline")
-            if command.exists() and pattern in command.read_bytes().replace(b"\0", b" ").decode(
-                errors="replace"
-            ):
-                found.append(pid)
+            with suppress(OSError):  # it has ended since
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                if pattern in command.decode(errors="replace"):
+                    found.append(pid)
         return found
 
     def stop(self) -> int:

@@ -1189,3 +1189,34 @@ def test_a_late_confirm_finds_the_capacity_taken(world: World) -> None:
     with pytest.raises(Conflict) as refused:
         world.run(world.one.contacts.confirm(late))
     assert [stop["rule"] for stop in refused.value.reasons] == ["capacity"]  # type: ignore[attr-defined]
+
+
+def test_a_confirm_that_comes_to_the_store_after_its_end_finds_the_capacity_taken(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was judged in time; meanwhile its place was free, and somebody else has it."""
+    rows = [Row(0, "c0", "call", PROMOTION, 300)]
+    (late,) = world.run(world.one.checking.check(rows, take=True))
+    for number in range(1, 5):
+        assert world.check(f"c{number}", "call")["allowed"]
+    other, commit = world.open(), world.one.store.commit
+
+    async def held_up(*args: Any) -> Any:
+        while not (await checked(other, "c5", "call"))["allowed"]:
+            pass
+        return await commit(*args)
+
+    monkeypatch.setattr(world.one.store, "commit", held_up)
+    with pytest.raises(Conflict):
+        world.run(world.one.contacts.confirm(late["reservation_id"]))
+    assert as_int(world.call("ZCARD", "q:capacity:call:h")) == 5
+    assert not as_list(world.call("HVALS", "q:capacity:call:s"))
+
+
+def test_bulk_checks_of_the_same_people_at_once_take_each_of_them_once(world: World) -> None:
+    rows = [Row(number, f"c{number % 300}", "sms", PROMOTION, None) for number in range(600)]
+    other = world.open()
+    asked = [engine.checking.check(rows, take=True) for engine in (world.one, world.one, other)]
+    taken = [row["customer_id"] for answer in world.together(*asked) for row in answer if row["allowed"]]
+    assert sorted(taken) == sorted(f"c{number}" for number in range(300))
+    assert max(other.customers.judgements) > 1 or max(world.one.customers.judgements) > 1
