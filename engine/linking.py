@@ -162,7 +162,7 @@ class Linking:
         union = merge_customers(plan.catalogue, self._whole(plan, into), self._whole(plan, source))
         moved = carried(theirs.facts.contacts, theirs.tag, mine.tag)
         aliases = {*union.facts.aliases, alias, (MERGED, theirs.facts.customer_id)}
-        aliases -= {(MERGED, name) for name in apart}
+        aliases -= {(MERGED, name) for name in (*apart, mine.facts.customer_id)}
         homes = {mine.tag, *self._tags([name for kind, name in aliases if kind == MERGED])}
         facts = replace(
             union.facts,
@@ -204,18 +204,20 @@ class Linking:
             return False
         for kind, old in gone.facts.aliases:
             if kind == MERGED:
-                await self._repoint(old, name, now)
+                await self._repoint(old, gone.facts.customer_id, name, now)
         return True
 
-    async def _repoint(self, old: str, into: str, now: int) -> None:
-        """Lead an id that was merged earlier straight to the survivor: chains must not grow with every merge.
+    async def _repoint(self, old: str, gone: str, into: str, now: int) -> None:
+        """Lead an id that was merged into `gone` straight to the survivor: chains must not grow with every merge.
 
-        A lost race leaves the pointer as it was, which is a longer way to the same customer.
+        Only a pointer to `gone` is moved on. Another one leads to the same customer by its own way; to turn it could
+        close a circle, since a union that did not come to its end names ids that went elsewhere. A lost race
+        leaves the pointer as it was, too.
         """
         tag = self.customers.tag(old)
         blob = (await self.store.load(tag)).facts
         facts = decode_facts(blob) if blob is not None else None
-        if facts is not None and facts.moved_to and facts.moved_to != into:
+        if facts is not None and facts.moved_to == gone:
             pointer = next_version(replace(facts, moved_to=into), now)
             await self.store.commit(Commit(tag=tag, facts_version=version_bytes(facts), facts=pointer))
 
