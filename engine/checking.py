@@ -27,7 +27,7 @@ from features.facts import Contact, Item
 
 _WAVE: Final = 128
 """Customers that are loaded, judged and committed together."""
-_WAVES_AT_ONCE: Final = 2
+_WAVES_AT_ONCE: Final = 4
 
 
 class Row(NamedTuple):
@@ -45,12 +45,13 @@ Group = tuple[str, Sequence[Row]]
 
 
 class _Taken(NamedTuple):
-    """What one judgement of a customer's rows came to."""
+    """What one judgement of a customer's rows takes, if it can be committed."""
 
-    answers: dict[int, Json]
-    commit: Commit | None
-    """None where nothing was taken."""
-    changes: tuple[QuotaOp, ...]
+    made: Sequence[Contact] = ()
+    """The reservations to be written: none where nothing was taken."""
+    changes: tuple[QuotaOp, ...] = ()
+    until: int = FAR
+    """When time alone could turn one of them into a no (ms)."""
 
 
 class Checking:
@@ -108,7 +109,7 @@ class Checking:
 
         async def in_turn(tag: str, customer_id: str, rows: Sequence[Row]) -> None:
             async with self.customers.lane(tag):
-                results.update(await self._alone(customer_id, rows, take, seed))
+                await self._alone(customer_id, rows, take, seed, results)
 
         await asyncio.gather(*(in_turn(tag, *group) for tag, group in others))
         return results
@@ -126,37 +127,39 @@ class Checking:
         plan = await self.plans.get(loads[0].policy_version)
         room: Mapping[str, int] = room_left(quotas, counts)
         at_first, doubtful = room, []
-        commits: list[Commit] = []
         waiting: list[tuple[Held, Sequence[Row], _Taken]] = []
         alone: list[Group] = []
-        for (tag, (customer_id, rows)), loaded in zip(asked, loads, strict=True):
-            held = held_from(tag, customer_id, loaded)
+        helds = [held_from(tag, group[0], loaded) for (tag, group), loaded in zip(asked, loads, strict=True)]
+        for (_, (customer_id, rows)), held in zip(asked, helds, strict=True):
             if held.facts.moved_to:
                 alone.append((customer_id, rows))
                 continue
-            taken = self._judge(plan, held, rows, room, take, seed)
-            if taken.commit is None:
-                results.update(taken.answers)
-                if room is not at_first:
-                    doubtful.append((customer_id, rows))
-            else:
-                commits.append(taken.commit)
+            taken = self._judge(plan, held, rows, room, take, seed, results)
+            if taken.made:
                 waiting.append((held, rows, taken))
                 room = _less(room, taken.changes)
-        for (held, rows, taken), done in zip(waiting, await self.store.commit_many(commits), strict=True):
+            elif room is not at_first:
+                doubtful.append((customer_id, rows))
+        commits = [_commit(plan, held, taken) for held, _, taken in waiting]
+        for (held, rows, _), done in zip(waiting, await self.store.commit_many(commits), strict=True):
             if done.code == "done":
                 self.customers.judgements[1] += 1
-                results.update(taken.answers)
             else:
                 alone.append((held.facts.customer_id, rows))
         if alone:  # what did not take its part of a quota may have kept others from it
             alone += doubtful
         for customer_id, rows in alone:
-            results.update(await self._alone(customer_id, rows, take, seed, judged=1))
+            await self._alone(customer_id, rows, take, seed, results, judged=1)
 
     async def _alone(
-        self, customer_id: str, rows: Sequence[Row], take: bool, seed: bytes, judged: int = 0
-    ) -> dict[int, Json]:
+        self,
+        customer_id: str,
+        rows: Sequence[Row],
+        take: bool,
+        seed: bytes,
+        results: dict[int, Json],
+        judged: int = 0,
+    ) -> None:
         """Judge one customer's rows, again as often as the facts change meanwhile; `judged` times they were."""
         plan = await self.plan()
         clock = time.time_ns() // 1_000_000
@@ -165,13 +168,13 @@ class Checking:
         room = room_left(quotas, held.quotas)
         for judgement in range(judged + 1, MAX_JUDGEMENTS + 1):
             plan = await self.plans.get(held.policy_version)
-            taken = self._judge(plan, held, rows, room, take, seed)
-            if taken.commit is None:
-                return taken.answers
-            done = await self.store.commit(taken.commit)
+            taken = self._judge(plan, held, rows, room, take, seed, results)
+            if not taken.made:
+                return
+            done = await self.store.commit(_commit(plan, held, taken))
             if done.code == "done":
                 self.customers.judgements[judgement] += 1
-                return taken.answers
+                return
             if done.code == "quota":
                 name = taken.changes[done.quota].quota.name
                 room[name] = sum(change.quota.name == name for change in taken.changes[: done.quota])
@@ -179,10 +182,18 @@ class Checking:
         raise Busy("too many requests change this customer at once: try again")
 
     def _judge(
-        self, plan: Plan, held: Held, rows: Sequence[Row], room: Mapping[str, int], take: bool, seed: bytes
+        self,
+        plan: Plan,
+        held: Held,
+        rows: Sequence[Row],
+        room: Mapping[str, int],
+        take: bool,
+        seed: bytes,
+        answers: dict[int, Json],
     ) -> _Taken:
+        """Judge a customer's rows; `answers` gets them, good once what was taken is committed."""
         values = seen(self.plans, plan, held)
-        facts, answers, until = held.facts, {}, FAR
+        facts, until = held.facts, FAR
         changes: tuple[QuotaOp, ...] = ()
         made: list[Contact] = []
         for row in rows:
@@ -211,22 +222,29 @@ class Checking:
                 continue
             ttl = row.ttl_ms if row.ttl_ms is not None else channel.reservation_ttl_ms
             contact = Contact(uid, held.now, channel.name, (row.item,), "reserved", held.now + ttl)
-            held_now = holds(plan, channel.name, (row.item,), held.now, held.tag + uid, held.now + ttl)
-            changes += held_now
-            room = _less(room, held_now)
+            if plan.limited:
+                drawn = holds(plan, channel.name, (row.item,), held.now, held.tag + uid, held.now + ttl)
+                changes += drawn
+                room = _less(room, drawn)
             until = min(until, standing.yes_until(channel, (row.item,)))
             made.append(contact)
             if len(rows) > 1:
                 facts = record(facts, contact)
             answers[row.number] = _allowed(held, row, contact if take else None)
-        if not take or not made:
-            return _Taken(answers, None, ())
-        keep = plan.policy.keep
-        if len(rows) == 1:
-            blob = with_reservation(held, made[0], keep)
-        else:
-            blob = next_version(pruned(facts, held.now, keep.contacts_ms, keep.events_ms), held.now)
-        return _Taken(answers, commit_of(plan, held, blob, changes, until), changes)
+        return _Taken(made, changes, until) if take else _Taken()
+
+
+def _commit(plan: Plan, held: Held, taken: _Taken) -> Commit:
+    """Return the commit that writes what was taken."""
+    keep = plan.policy.keep
+    if len(taken.made) == 1:
+        blob = with_reservation(held, taken.made[0], keep)
+    else:
+        facts = held.facts
+        for contact in taken.made:
+            facts = record(facts, contact)
+        blob = next_version(pruned(facts, held.now, keep.contacts_ms, keep.events_ms), held.now)
+    return commit_of(plan, held, blob, taken.changes, taken.until)
 
 
 def _quotas(plan: Plan, rows: Iterable[Row], now: int) -> tuple[Quota, ...]:

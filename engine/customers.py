@@ -16,9 +16,10 @@ from engine.errors import Busy
 from engine.ledger import nothing_over, pruned, record
 from engine.quotas import Quota
 from features.catalogue import Catalogue, migrate
-from features.codec import decode_facts, decode_state, encode_appended, encode_facts
+from features.codec import decode_state, encode_appended, encode_facts, open_facts
 from features.facts import Contact, Facts
 from features.identity import alias_tag, derived_customer_id, tag
+from features.packing import PackedFacts
 from features.state import FeatureState
 from policies.model import Keep
 
@@ -38,8 +39,8 @@ class Held(NamedTuple):
     policy_version: str
     answered: bytes | None = None
     quotas: tuple[int, ...] = ()
-    blob: bytes | None = None
-    """What the facts were decoded from; None for a customer who is new."""
+    body: PackedFacts | None = None
+    """What the facts were unpacked from; None for a customer who is new."""
 
 
 def version_bytes(facts: Facts) -> bytes:
@@ -63,7 +64,7 @@ def with_reservation(held: Held, contact: Contact, keep: Keep) -> bytes:
     facts, now = held.facts, held.now
     latest = facts.contacts[-1].at if facts.contacts else 0
     if latest < now and nothing_over(facts, now, keep.contacts_ms, keep.events_ms):
-        return encode_appended(held.blob, facts, contact, now)
+        return encode_appended(held.body, facts, contact, now)
     return next_version(pruned(record(facts, contact), now, keep.contacts_ms, keep.events_ms), now)
 
 
@@ -216,7 +217,11 @@ class _Lane:
 
 def held_from(tag_: str, customer_id: str, loaded: Loaded) -> Held:
     """Make the customer of a load; one that nobody has written yet has empty facts."""
-    facts = decode_facts(loaded.facts) if loaded.facts is not None else Facts(customer_id=customer_id)
+    body = None
+    if loaded.facts is None:
+        facts = Facts(customer_id=customer_id)
+    else:
+        facts, body = open_facts(loaded.facts)
     if not facts.customer_id:
         facts = replace(facts, customer_id=customer_id)
     return Held(
@@ -227,5 +232,5 @@ def held_from(tag_: str, customer_id: str, loaded: Loaded) -> Held:
         loaded.policy_version,
         loaded.answered,
         loaded.quotas,
-        loaded.facts,
+        body,
     )

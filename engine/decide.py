@@ -123,10 +123,11 @@ def _blocks(
             stop("quiet_hours", "quiet_hours", placement.obeys, free)
     if placement.suppressions:
         _stop_suppressed(plan, placement, standing, stop)
-    for index, each in standing.counted():
+    for counter in standing.counted():
+        index, each = counter
         mask = placement.caps[index].get(each)
         if mask is not None:
-            at = standing.cap_free(index, each, now)
+            at = standing.cap_free(counter, now)
             if at != now:
                 stop(plan.rules.caps[index].name, "contact_policy", mask, at)
     for offer in spent:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from engine.rules import Counter, Each, Rules
+from engine.rules import Counter, Kind, Rules
 from features.facts import Contact, Facts, Item, Mark
 from policies.calendar import quiet_end_everywhere, quiet_start, window
 from policies.conditions import Unknown
@@ -64,12 +64,13 @@ class Standing:
 
     # ------------------------------------------------------------------ caps and gaps
 
-    def cap_free(self, index: int, each: Each, at: int) -> int:
-        """Return the first moment (ms) from `at` on at which cap `index` has room for one more."""
-        times = self._times.get((index, each))
+    def cap_free(self, counter: Counter, at: int) -> int:
+        """Return the first moment (ms) from `at` on at which the cap of this count has room for one more."""
+        times = self._times.get(counter)
         if times is None:
             return at
-        return cap_next_free(self.rules.caps[index], times, at, self.zones, self.rules.policy.week_starts)
+        cap = self.rules.caps[counter[0]]
+        return cap_next_free(cap, times, at, self.zones, self.rules.policy.week_starts)
 
     def counted_around(self, at: int) -> dict[Counter, list[int]]:
         """Return the ascending times (ms) of every count that a window holding the moment `at` may see."""
@@ -168,10 +169,10 @@ class Standing:
                 null = self.while_holds(suppression)[1] if suppression.while_ is not None else ""
                 found.append(Refusal(suppression.name, "suppressed", free, null))
         if not sending_only:
-            for index, each in looks.caps:
-                free = self.cap_free(index, each, self.now)
+            for counter in looks.caps:
+                free = self.cap_free(counter, self.now)
                 if free != self.now:
-                    found.append(Refusal(self.rules.caps[index].name, "contact_policy", free))
+                    found.append(Refusal(self.rules.caps[counter[0]].name, "contact_policy", free))
         return found
 
     def eligible_at(self, channel: Channel, item: Item, *, extra: Sequence[NextFree] = ()) -> int | None:
@@ -190,8 +191,8 @@ class Standing:
                 for index in looks.suppressions
             ]
             asks += [
-                lambda at, index=index, each=each: self.cap_free(index, each, at)  # type: ignore[misc]
-                for index, each in looks.caps
+                lambda at, counter=counter: self.cap_free(counter, at)  # type: ignore[misc]
+                for counter in looks.caps
             ]
         return first_free(asks, self.now)
 
@@ -236,39 +237,32 @@ def counted_times(
     So is that of a contact which stands for one that another customer may still confirm (`ledger.presumed`).
     Contacts that no window reaching back from `back_from` (ms; now, unless it is earlier) may see are left out.
     """
-    times: dict[Counter, list[int]] = {}
     horizon = (now if back_from is None else min(now, back_from)) - rules.looks_back_ms
-    live: list[Contact] = []
+    kinds: dict[Kind, tuple[list[int], list[int]]] = {}
     channel: str = ""
     items: tuple[Item, ...] | None = None
-    counts: tuple[Counter, ...] = ()
+    happened: list[int] = []
+    live: list[int] = []
     for contact in contacts:
-        if contact.at <= horizon or contact.uid == excluding:
+        at = contact.at
+        if at <= horizon or contact.uid == excluding:
             continue
+        if (
+            contact.items is not items or contact.channel != channel
+        ):  # neighbours of one kind share their items
+            channel, items = contact.channel, contact.items
+            happened, live = kinds.setdefault((channel, items), ([], []))
         if contact.state == "confirmed" and contact.expires_at <= now:
-            if (
-                contact.items is not items or contact.channel != channel
-            ):  # those of one kind share their items
-                channel, items, counts = contact.channel, contact.items, rules.counters(contact)
-            for key in counts:
-                held = times.get(key)
-                if held is None:
-                    times[key] = [contact.at]
-                else:
-                    held.append(contact.at)
+            happened.append(at)
         elif contact.state != "released" and now < contact.expires_at:
-            live.append(contact)
-    for contact in live:
-        if contact.items is not items or contact.channel != channel:
-            channel, items, counts = contact.channel, contact.items, rules.counters(contact)
-        for key in counts:
-            held = times.get(key)
-            if held is None:
-                times[key] = [now]
-            elif held[-1] > now:
-                held.insert(bisect_right(held, now), now)
-            else:
-                held.append(now)
+            live.append(now)
+    times: dict[Counter, list[int]] = {}
+    for kind, (happened, live) in kinds.items():
+        place = bisect_right(happened, now) if live else 0
+        happened[place:place] = live
+        for key in rules.counters(kind) if happened else ():
+            others = times.get(key)
+            times[key] = happened if others is None else sorted(others + happened)
     return times
 
 
@@ -276,8 +270,10 @@ def cap_next_free(cap: Cap, times: Sequence[int], at: int, zones: tuple[str, ...
     """Return the first moment (ms) from `at` on at which the cap has room, given its ascending times."""
     if cap.gap_ms:
         return max(at, times[-1] + cap.gap_ms)
+    if len(times) < cap.max:  # too few for any window
+        return at
     if cap.per_ms:
-        return at if len(times) < cap.max else max(at, times[-cap.max] + cap.per_ms)
+        return max(at, times[-cap.max] + cap.per_ms)
     assert cap.calendar is not None  # noqa: S101  # the loader lets exactly one of the three through
     while True:
         free = at

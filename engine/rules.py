@@ -7,7 +7,7 @@ per (channel, items): judging a customer is then one look-up a contact.
 
 from typing import Final, NamedTuple
 
-from features.facts import Contact, Item
+from features.facts import Item
 from policies.model import AttributeValue, Cap, PolicySet, Suppression, When
 
 MAX_TTL_MS: Final = 604_800_000
@@ -18,6 +18,8 @@ Each = AttributeValue | None
 """The value that a rule counts by; None for a rule without `each`."""
 Counter = tuple[int, Each]
 """One count that is kept apart: the index of the cap and the value of its `each`."""
+Kind = tuple[str, tuple[Item, ...]]
+"""What rules see of a contact: its channel and its items."""
 
 
 class Looks(NamedTuple):
@@ -49,7 +51,7 @@ class Rules:
         self.conditional = any(rule.while_ is not None for rule in policy.suppressions)
         """Whether any rule looks at a condition."""
         self._looks: dict[tuple[str, Item], Looks] = {}
-        self._counters: dict[tuple[str, tuple[Item, ...]], tuple[Counter, ...]] = {}
+        self._counters: dict[Kind, tuple[Counter, ...]] = {}
 
     def is_inbound(self, channel: str) -> bool:
         """Say whether customers come to us here; a channel that the policy no longer has is outbound."""
@@ -96,24 +98,24 @@ class Rules:
         )
         return Looks(tuple(suppressions), tuple(caps))
 
-    def counters(self, contact: Contact) -> tuple[Counter, ...]:
-        """Return every count that the contact adds one to."""
-        key = (contact.channel, contact.items)
-        known = self._counters.get(key)
+    def counters(self, kind: Kind) -> tuple[Counter, ...]:
+        """Return every count that a contact of this kind adds one to."""
+        known = self._counters.get(kind)
         if known is None:
             found: dict[Counter, None] = {}
-            for item in contact.items:
+            channel, items = kind
+            for item in items:
                 category = self.policy.categories.get(item.category)
                 if category is not None and not category.counts_toward_caps:
                     continue
                 for index in range(len(self.caps)):
-                    looks, each = self.cap_each(index, contact.channel, item)
+                    looks, each = self.cap_each(index, channel, item)
                     if looks:
                         found[index, each] = None
             known = tuple(found)
             if len(self._counters) >= _REMEMBERED:
                 self._counters.clear()
-            self._counters[key] = known
+            self._counters[kind] = known
         return known
 
     def meets(self, when: When, channel: str, item: Item) -> bool:

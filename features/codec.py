@@ -16,13 +16,12 @@ from zlib import crc32
 import msgspec
 
 from features.facts import Contact, Facts
-from features.packing import PackedFacts, append, packed, unpacked
+from features.packing import PackedFacts, appended, packed, unpacked
 from features.state import FeatureState, Seen
 
-CODEC: Final = b"\x01"
+CODEC: Final = b"\x02"
 VERSION_BYTES: Final = 8
 _BODY: Final = 5
-_FACTS_BODY: Final = VERSION_BYTES + _BODY
 _BIG_INT: Final = 1
 _VALUE = TypeVar("_VALUE")
 
@@ -41,25 +40,34 @@ def encode_facts(facts: Facts) -> bytes:
     return _version(facts.version) + _sealed(_ENCODER.encode(packed(facts)))
 
 
-def encode_appended(blob: bytes | None, facts: Facts, contact: Contact, now: int) -> bytes:
+def encode_appended(body: PackedFacts | None, facts: Facts, contact: Contact, now: int) -> bytes:
     """Encode the facts' next version with one more contact, which happens after all others and has an id of ours.
 
-    `blob` is what the facts were decoded from, None for a customer who is new. The same as to encode the changed
+    `body` is what the facts were unpacked from, None for a customer who is new. The same as to encode the changed
     facts, for a third of the time: nothing but the contact is packed.
     """
-    body = PackedFacts("") if blob is None else _FACTS_DECODER.decode(blob[_FACTS_BODY:])
-    append(body, contact, contact.at - facts.contacts[-1].at if facts.contacts else contact.at)
-    body.customer_id = facts.customer_id
-    body.high_water = max(facts.high_water, now)
-    body.since = facts.since or now
-    return _version(facts.version + 1) + _sealed(_ENCODER.encode(body))
+    longer = appended(
+        body or PackedFacts(""),
+        contact,
+        contact.at - facts.contacts[-1].at if facts.contacts else contact.at,
+        customer_id=facts.customer_id,
+        high_water=max(facts.high_water, now),
+        since=facts.since or now,
+    )
+    return _version(facts.version + 1) + _sealed(_ENCODER.encode(longer))
 
 
 def decode_facts(blob: bytes) -> Facts:
     """Decode facts; CodecError for anything that `encode_facts` of a known release did not make."""
+    return open_facts(blob)[0]
+
+
+def open_facts(blob: bytes) -> tuple[Facts, PackedFacts]:
+    """Decode facts, and return what they were unpacked from beside them; CodecError as for `decode_facts`."""
     version, body = _opened(blob, "facts", VERSION_BYTES)
     try:
-        return unpacked(_FACTS_DECODER.decode(body), version)
+        packed_facts = _FACTS_DECODER.decode(body)
+        return unpacked(packed_facts, version), packed_facts
     except (msgspec.MsgspecError, ValueError, IndexError, RecursionError) as error:
         raise _unreadable("facts", error) from error
 
@@ -100,16 +108,16 @@ def _sealed(body: bytes) -> bytes:
 
 def _opened(blob: bytes, what: str, skip: int) -> tuple[int, bytes]:
     """Return the version and the body, after judging what stands before it."""
-    head = blob[skip : skip + _BODY]
-    if len(head) < _BODY:
-        raise _unreadable(what, "they are too short")
-    if head[:1] != CODEC:
-        raise CodecError(
-            f"the {what} of a customer were written in layout {head[0]}, this release reads {CODEC[0]}; "
-            "run the release that wrote them, or a newer one"
-        )
-    body = blob[skip + _BODY :]
-    if crc32(body).to_bytes(4) != head[1:]:
+    start = skip + _BODY
+    body = blob[start:]
+    if blob[skip:start] != CODEC + crc32(body).to_bytes(4):
+        if len(blob) < start:
+            raise _unreadable(what, "they are too short")
+        if blob[skip : skip + 1] != CODEC:
+            raise CodecError(
+                f"the {what} of a customer were written in layout {blob[skip]}, this release reads {CODEC[0]}; "
+                "run the release that wrote them, or a newer one"
+            )
         raise _unreadable(what, "the checksum does not match")
     return int.from_bytes(blob[:skip]), body
 

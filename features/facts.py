@@ -4,7 +4,8 @@ Everything here was acknowledged to somebody, so it is never approximated: conta
 consent, open cases, answers, the profile, and the events that suppressions look back at. Features live in a
 record of their own (`features.state`), so that a page view never makes a reservation retry.
 
-All times are integer milliseconds since the Unix epoch (UTC). Values are frozen; a change makes a new value.
+All times are integer milliseconds since the Unix epoch (UTC). Values are frozen; a change makes a new value. They
+can hold no cycle, so the garbage collector need not look at them.
 """
 
 from typing import Final, Literal
@@ -19,14 +20,14 @@ EXTERNAL: Final = "!"
 """Prefix of the stored uid of a contact whose id was given by the outside."""
 
 
-class Item(msgspec.Struct, frozen=True, array_like=True):
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a message is about: one offer (or none) of one category."""
 
     offer: str | None
     category: str
 
 
-class Contact(msgspec.Struct, frozen=True, array_like=True):
+class Contact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One message to one customer on one channel.
 
     `at` is the moment of the confirm, or of the reservation while it is live. A reservation is live while
@@ -48,7 +49,7 @@ class Contact(msgspec.Struct, frozen=True, array_like=True):
         return self.state == "reserved" and now < self.expires_at
 
 
-class Mark(msgspec.Struct, frozen=True, array_like=True):
+class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One event that suppressions may look back at: type, time, and the offers that it named."""
 
     type: str
@@ -58,14 +59,14 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     """Hash of the event id, so that two events at one moment stay two."""
 
 
-class Dated(msgspec.Struct, frozen=True, array_like=True):
+class Dated(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A value and when it was set (ms); the latest wins, whatever the order of arrival."""
 
     value: Value
     at: int
 
 
-class Case(msgspec.Struct, frozen=True, array_like=True):
+class Case(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A service case: latest opening and latest closing (ms, 0 for never). Open iff opened after closed."""
 
     case_id: str
@@ -73,7 +74,7 @@ class Case(msgspec.Struct, frozen=True, array_like=True):
     closed_at: int = 0
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All facts of one customer at one version."""
 
     customer_id: str

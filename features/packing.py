@@ -1,22 +1,22 @@
 """Facts packed for the store: every decision loads them, so ten contacts take 300 bytes and 10 microseconds.
 
-What repeats is stored once: names go into a table of words, and what contacts have in common (state, channel,
-items) into a table of shapes. Times ascend, so each is stored as the distance from the one before. Our own
+What repeats is stored once: names go into a table of words, and what contacts have in common (state, life,
+channel, items) into a table of shapes. Times ascend, so each is stored as the distance from the one before. Our own
 contact ids are 12 characters of base64url, that is 9 bytes, and lie end to end.
 
-    shape:  state code, channel, then offer and category of each item; all but the code are numbers of
-            words, which begin with 1, as 0 stands for no offer
-    rare:   what few contacts have, by position: an id of another form, `expires_at`, `overrun`
+    shape:  state code, `expires_at` minus `at` (0 for none), channel, then offer and category of each item;
+            all but the first two are numbers of words, which begin with 1, as 0 stands for no offer
+    rare:   what few contacts have, by position: an id of another form, an odd `expires_at`, `overrun`
     mark:   type, time since the mark before, event key, offers
 """
 
 import re
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable
-from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from features.facts import Case, Contact, Dated, Facts, Item, Mark, State
 
@@ -29,19 +29,18 @@ _TO_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
 _FROM_URLSAFE: Final = str.maketrans("-_", "+/")
 
 
-class Rare(msgspec.Struct, frozen=True, array_like=True):
+class Rare(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What few contacts have."""
 
     position: int
     uid: str
     """Empty: the contact's own 9 bytes are its id."""
-    expires_in: int
-    """`expires_at` minus `at`."""
+    expires_at: int
     overrun: tuple[str, ...]
 
 
-class PackedFacts(msgspec.Struct, array_like=True):
-    """The body of a facts record; mutable, so that a contact can be added without unpacking it."""
+class PackedFacts(msgspec.Struct, array_like=True, gc=False):
+    """The body of a facts record."""
 
     customer_id: str
     high_water: int = 0
@@ -86,15 +85,15 @@ def packed(facts: Facts) -> PackedFacts:
     for position, contact in enumerate(facts.contacts):
         own = _OWN_UID.fullmatch(contact.uid) is not None
         uids.append(a2b_base64(contact.uid.translate(_FROM_URLSAFE)) if own else _NO_UID)
-        shape = [_STATES.index(contact.state), words.number(contact.channel)]
+        expires_in = _expires_in(contact)
+        shape = [_STATES.index(contact.state), expires_in, words.number(contact.channel)]
         for item in contact.items:
             shape.append(0 if item.offer is None else words.number(item.offer))
             shape.append(words.number(item.category))
         contacts += (shapes.number(tuple(shape)), contact.at - before)
         before = contact.at
-        if not own or contact.expires_at or contact.overrun:
-            expires_in = contact.expires_at - contact.at
-            rare.append(Rare(position, "" if own else contact.uid, expires_in, contact.overrun))
+        if not own or contact.overrun or (contact.expires_at and not expires_in):
+            rare.append(Rare(position, "" if own else contact.uid, contact.expires_at, contact.overrun))
     return PackedFacts(
         customer_id=facts.customer_id,
         high_water=facts.high_water,
@@ -115,25 +114,43 @@ def packed(facts: Facts) -> PackedFacts:
     )
 
 
-def append(body: PackedFacts, contact: Contact, since: int) -> None:
-    """Add a contact behind all others, `since` ms after the last one; its uid is one of ours."""
-    shape = [_STATES.index(contact.state), _word(body, contact.channel)]
+def appended(
+    body: PackedFacts, contact: Contact, gap: int, *, customer_id: str, high_water: int, since: int
+) -> PackedFacts:
+    """Return the body with a contact behind all others, `gap` ms after the last; its uid is one of ours."""
+    words, shapes, rare = body.words, body.shapes, body.rare
+    said: list[str | None] = [contact.channel]
     for item in contact.items:
-        shape.append(0 if item.offer is None else _word(body, item.offer))
-        shape.append(_word(body, item.category))
-    if shape not in body.shapes:
-        body.shapes.append(shape)
-    if contact.expires_at or contact.overrun:
-        position, expires_in = len(body.contacts) // 2, contact.expires_at - contact.at
-        body.rare.append(Rare(position, "", expires_in, contact.overrun))
-    body.contacts += (body.shapes.index(shape), since)
-    body.uids += a2b_base64(contact.uid.translate(_FROM_URLSAFE))
+        said += (item.offer, item.category)
+    for word in said:
+        if word is not None and word not in words:
+            words = [*words, word]
+    expires_in = _expires_in(contact)
+    shape = [
+        _STATES.index(contact.state),
+        expires_in,
+        *[0 if word is None else words.index(word) + 1 for word in said],
+    ]
+    if shape not in shapes:
+        shapes = [*shapes, shape]
+    if contact.overrun or (contact.expires_at and not expires_in):
+        rare = [*rare, Rare(len(body.contacts) // 2, "", contact.expires_at, contact.overrun)]
+    return replace(
+        body,
+        customer_id=customer_id,
+        high_water=high_water,
+        since=since,
+        words=words,
+        shapes=shapes,
+        rare=rare,
+        contacts=[*body.contacts, shapes.index(shape), gap],
+        uids=body.uids + a2b_base64(contact.uid.translate(_FROM_URLSAFE)),
+    )
 
 
-def _word(body: PackedFacts, word: str) -> int:
-    if word not in body.words:
-        body.words.append(word)
-    return body.words.index(word) + 1
+def _expires_in(contact: Contact) -> int:
+    """Return the life that goes into a contact's shape (ms): many share one; 0 where there is none, or an odd one."""
+    return max(0, contact.expires_at - contact.at)
 
 
 def _packed_marks(marks: Iterable[Mark], words: _Table) -> list[list[int]]:
@@ -167,41 +184,33 @@ def unpacked(body: PackedFacts, version: int) -> Facts:
 
 
 def _contacts(body: PackedFacts, words: list[Any]) -> tuple[Contact, ...]:
-    shapes = []
-    for shape in body.shapes:
-        if len(shape) == 4:  # one item: nearly all of them, so unrolled
-            code, channel, offer, category = shape
-            items: tuple[Item, ...] = (Item(words[offer], words[category]),)
+    shapes: list[tuple[str, tuple[Item, ...], State, int]] = []
+    for code, life, channel, *pairs in body.shapes:
+        if len(pairs) == 2:  # one item: nearly all of them, so unrolled
+            items: tuple[Item, ...] = (Item(words[pairs[0]], words[pairs[1]]),)
         else:
-            code, channel, *pairs = shape
             items = tuple(
                 [Item(words[offer], words[kind]) for offer, kind in zip(pairs[::2], pairs[1::2], strict=True)]
             )
-        shapes.append((words[channel], items, _STATES[code]))
+        shapes.append((words[channel], items, _STATES[code], life))
     uids = b2a_base64(body.uids, newline=False).translate(_TO_URLSAFE).decode()
-    numbers = body.contacts
-    count = len(numbers) // 2
-    if len(uids) != count * _UID_CHARS:
+    if len(uids) * 2 != len(body.contacts) * _UID_CHARS:
         raise ValueError("contacts and their ids differ in number")
-    ids = [uids[start : start + _UID_CHARS] for start in range(0, len(uids), _UID_CHARS)]
-    ats = list(accumulate(numbers[1::2]))
-    kinds = [shapes[number] for number in numbers[::2]]
-    expiries: list[int] = [0] * count
-    overruns: list[tuple[str, ...]] = [()] * count
+    numbers = iter(body.contacts)
+    contacts: list[Contact] = []
+    at = start = 0
+    for number, gap in zip(numbers, numbers, strict=True):
+        channel_name, items, state, life = shapes[number]
+        at += gap
+        end = start + _UID_CHARS
+        contacts.append(Contact(uids[start:end], at, channel_name, items, state, at + life if life else 0))
+        start = end
     for rare in body.rare:
-        at = rare.position
-        if rare.uid:
-            ids[at] = rare.uid
-        expiries[at] = ats[at] + rare.expires_in
-        overruns[at] = rare.overrun
-    return tuple(
-        [
-            Contact(uid, at, channel, about, state, expires_at, overrun)
-            for uid, at, (channel, about, state), expires_at, overrun in zip(
-                ids, ats, kinds, expiries, overruns, strict=True
-            )
-        ]
-    )
+        plain = contacts[rare.position]
+        contacts[rare.position] = replace(
+            plain, uid=rare.uid or plain.uid, expires_at=rare.expires_at, overrun=rare.overrun
+        )
+    return tuple(contacts)
 
 
 def _marks(packed_marks: list[list[int]], words: list[Any]) -> tuple[Mark, ...]:

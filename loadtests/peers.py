@@ -6,13 +6,14 @@ its own under `--peers FOLDER` (made at the first run), in short rounds between 
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from loadtests.server import Running, running
 CUSTOMERS = 20_000
 CLIENTS = 16
 ROWS = 10_000
+TIMES = 4
+"""Messages that each customer of a bulk round comes to have; the same for both sides, as history costs both."""
 console = Console(stderr=True, highlight=False)
 
 _PROACTIVE_GATE = """
@@ -61,15 +64,14 @@ _CUE_NOTIFY = """
 import sys, time
 from cue_notify.embedded import Gate
 
-people, seconds = int(sys.argv[1]), float(sys.argv[2])
+people, times = int(sys.argv[1]), int(sys.argv[2])
 caps = {"promotion": [("P1D", 5000), ("P7D", 20000)]}
 with Gate(quiet_hours=None, caps=caps) as gate:
-    started, rows = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        decision = gate.check(f"c{rows % people}", category="promotion")
+    started = time.perf_counter()
+    for row in range(people * times):
+        decision = gate.check(f"c{row % people}", category="promotion")
         gate.sent(decision)
-        rows += 1
-    print(rows / (time.perf_counter() - started))
+    print(people * times / (time.perf_counter() - started))
 """
 
 
@@ -108,12 +110,13 @@ def one_by_one(tact: Running, seconds: float) -> float:
     return done.per_second
 
 
-def in_bulk(tact: Running, calls: int, connections: int) -> float:
-    """Return rows a second of bulk checks that take contacts."""
+def in_bulk(tact: Running, calls: int, connections: int, fresh: Iterator[int]) -> float:
+    """Return rows a second of bulk checks that take contacts, of customers who are new and asked about TIMES."""
+    groups = [next(fresh) for _ in range(calls // TIMES)]
 
     def make(number: int) -> bytes:
-        first = number % (CUSTOMERS // ROWS) * ROWS
-        ids = [f"c-{customer}" for customer in range(first, first + ROWS)]
+        group = groups[number % len(groups)]
+        ids = [f"c-{group}-{customer}" for customer in range(ROWS)]
         body = {"channel": "email", "category": "promotion", "customer_ids": ids}
         return request("POST", "/v1/contacts/check", json.dumps(body).encode())
 
@@ -136,6 +139,7 @@ def rounds(sides: dict[str, Callable[[], float]], count: int) -> dict[str, list[
 
 def measure(folder: Path, python312: str, seconds: float, count: int) -> dict[str, Any]:
     """Compare; returns medians, and the median of the rounds' ratios."""
+    fresh = itertools.count()
     gate = environment(folder, sys.executable, "proactive-gate", "proactive-gate[redis]==0.9.0")
     cue = environment(folder, python312, "cue-notify", "cue-notify==0.6.0")
     with tempfile.TemporaryDirectory(prefix="tact-") as scratch:
@@ -149,14 +153,14 @@ def measure(folder: Path, python312: str, seconds: float, count: int) -> dict[st
                     "proactive_gate": lambda: peer(
                         gate, _PROACTIVE_GATE, next(data.rglob("*.sock")), seconds, CLIENTS, CUSTOMERS
                     ),
-                    "bulk": partial(in_bulk, tact, 4, 2),
-                    "cue_notify": lambda: peer(cue, _CUE_NOTIFY, CUSTOMERS, seconds),
+                    "bulk": partial(in_bulk, tact, 2 * TIMES, 2, fresh),
+                    "cue_notify": lambda: peer(cue, _CUE_NOTIFY, ROWS // TIMES, TIMES),
                 },
                 count,
             )
         with running("--policies", str(policies), "--workers", "2", data=Path(scratch) / "two") as tact:
-            in_bulk(tact, 2, 2)
-            found["bulk_two_processes"] = [in_bulk(tact, 8, 4) for _ in range(count)]
+            in_bulk(tact, TIMES, 2, fresh)
+            found["bulk_two_processes"] = [in_bulk(tact, 4 * TIMES, 4, fresh) for _ in range(count)]
     medians: dict[str, Any] = {name: statistics.median(part) for name, part in found.items()}
     pairs = zip(found["one_by_one"], found["proactive_gate"], strict=True)
     medians["one_by_one_ratio"] = statistics.median(ours / theirs for ours, theirs in pairs)

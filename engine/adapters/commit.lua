@@ -1,6 +1,8 @@
 #!lua
 -- Commit one judgement on one customer: if nothing that was judged has changed, write all of it, else nothing.
 --
+-- What comes after ARGV[4] (and KEYS[2]) may be left out as a whole: no decision, no idempotency key, no quotas.
+--
 -- KEYS[1] customer hash      KEYS[2] active policy    KEYS[3] decisions of the day (hash)
 -- KEYS[4] idempotency answer KEYS[5+2i], KEYS[6+2i]   quota i: live holds (sorted set), spent (hash)
 -- ARGV[1] facts version that was judged (8 bytes)     ARGV[2] policy version that judged ("" for any)
@@ -18,7 +20,8 @@
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
-if ARGV[8] ~= '' then
+local answer, record = ARGV[8] or '', ARGV[6] or ''
+if answer ~= '' then
   local answered = redis.call('GET', KEYS[4])
   if answered then return {4, now, answered} end
 end
@@ -45,8 +48,8 @@ for i = 0, quotas - 1 do
 end
 
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'f', ARGV[4]) end
-if ARGV[6] ~= '' then
-  redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+if record ~= '' then
+  redis.call('HSET', KEYS[3], ARGV[5], record)
   redis.call('PEXPIREAT', KEYS[3], ARGV[7])
 end
 for i = 0, quotas - 1 do
@@ -60,5 +63,5 @@ for i = 0, quotas - 1 do
     if op ~= 'drop' then redis.call('HINCRBY', KEYS[6 + 2 * i], ARGV[arg + 5], ARGV[arg + 2]) end
   end
 end
-if ARGV[8] ~= '' then redis.call('SET', KEYS[4], ARGV[8], 'PX', ARGV[9]) end
+if answer ~= '' then redis.call('SET', KEYS[4], answer, 'PX', ARGV[9]) end
 return {0, now}

@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     """For each quota asked for: live holds, then spent, alternating."""
 
 
-class Commit(msgspec.Struct, frozen=True, kw_only=True):
+class Commit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Everything that one judgement writes, and the conditions under which it may."""
 
     tag: str
@@ -118,8 +118,10 @@ def store_time(reply: Reply) -> int:
 
 def _committed(answer: Reply) -> Committed:
     """Read what the commit script says."""
-    reply = as_list(answer)
-    code, now = _CODES[as_int(reply[0])], as_int(reply[1])
+    reply = cast("list[Reply]", answer)
+    code, now = _CODES[cast("int", reply[0])], cast("int", reply[1])
+    if code == "done":
+        return Committed(code, now)
     if code == "stale":
         return Committed(code, now, as_bytes(reply[2]), as_bytes(reply[3]) if len(reply) > 3 else None)
     if code == "answered":
@@ -199,6 +201,9 @@ class Store:
 
     def _command(self, commit: Commit) -> Command:
         customer = f"{{{commit.tag}}}"
+        judged = (commit.facts_version, commit.policy_version, commit.deadline or "", commit.facts)
+        if not commit.quotas and not commit.record and not commit.idempotency_key:
+            return ("EVALSHA", self._commit, 2, customer, POLICY, *judged)
         keys = [
             customer,
             POLICY,
@@ -206,10 +211,7 @@ class Store:
             commit.idempotency_key or customer,
         ]
         args: list[Argument] = [
-            commit.facts_version,
-            commit.policy_version,
-            commit.deadline or "",
-            commit.facts,
+            *judged,
             commit.uid,
             commit.record,
             commit.record_until,

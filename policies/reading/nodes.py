@@ -26,10 +26,10 @@ NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _CONVERTED: Final = (
     ("true or false", re.compile(r"yes|no|on|off|true|false", re.IGNORECASE)),
     ("null", re.compile(r"~|null|", re.IGNORECASE)),
-    ("a date", re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt\s].*)?")),
-    ("a number in base 60", re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?")),
-    ("a number", re.compile(r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|\d[\d_]*)")),
-    ("a number", re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?")),
+    ("a date", re.compile(r"\d{4}-\d{1,2}-\d{1,2}([Tt\s].*)?", re.ASCII)),
+    ("a number in base 60", re.compile(r"[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?", re.ASCII)),
+    ("a number", re.compile(r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|\d[\d_]*)", re.ASCII)),
+    ("a number", re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?", re.ASCII)),
     ("a number", re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)),
     ("a merge of another mapping", re.compile(r"<<|=")),
 )

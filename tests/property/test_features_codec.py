@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from features import codec
 from features.facts import EXTERNAL, Case, Contact, Dated, Facts, Item, Mark, State
+from features.packing import packed
 from features.state import FeatureState, Seen
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -149,7 +150,7 @@ def test_a_contact_added_to_a_blob_is_as_if_it_had_been_encoded_with_the_others(
     before = replace(before, contacts=tuple(sorted(before.contacts, key=lambda c: (c.at, c.uid))), version=7)
     now = max([now, *(contact.at + 1 for contact in before.contacts)])
     contact = Contact(uid, now, "email", about, state, expires_in and now + expires_in)
-    new = codec.encode_appended(codec.encode_facts(before), before, contact, now)
+    new = codec.encode_appended(packed(before), before, contact, now)
     assert codec.decode_facts(new) == replace(
         before,
         version=8,

@@ -3,8 +3,8 @@
 import pytest
 
 from engine import rules as rules_module
-from engine.rules import Rules
-from features.facts import Contact, Item
+from engine.rules import Kind, Rules
+from features.facts import Item
 from tests.unit.engine.shop import CHANNELS, DAY_MS, HOUR_MS, policy_of
 
 BOOTS, GUIDE, ANY = Item("boots", "promotion"), Item("guide", "service"), Item(None, "promotion")
@@ -20,8 +20,8 @@ def rules_of(*caps: str) -> Rules:
     )
 
 
-def contact(channel: str, *items: Item) -> Contact:
-    return Contact("u", 0, channel, items)
+def kind(channel: str, *items: Item) -> Kind:
+    return channel, items
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_each_counts_apart_and_passes_over_what_has_no_value(
 
 def test_a_message_counts_once_for_each_rule_however_many_items_match() -> None:
     rules = rules_of("when: {category: promotion}", "each: offer", "each: category")
-    two = contact("email", BOOTS, Item("socks", "promotion"), GUIDE)
+    two = kind("email", BOOTS, Item("socks", "promotion"), GUIDE)
     assert set(rules.counters(two)) == {
         (0, None),
         (1, "boots"),
@@ -95,20 +95,20 @@ def test_a_message_counts_once_for_each_rule_however_many_items_match() -> None:
 
 def test_one_item_must_meet_all_of_when_and_carry_the_value() -> None:
     rules = rules_of("when: {category: service}, each: attribute.line")
-    assert rules.counters(contact("email", BOOTS, GUIDE)) == ()
+    assert rules.counters(kind("email", BOOTS, GUIDE)) == ()
 
 
 def test_items_of_categories_that_do_not_count_are_passed_over() -> None:
     rules = rules_of("each: category")
-    assert rules.counters(contact("email", TRANSACTIONAL)) == ()
-    assert rules.counters(contact("email", TRANSACTIONAL, GUIDE)) == ((0, "service"),)
+    assert rules.counters(kind("email", TRANSACTIONAL)) == ()
+    assert rules.counters(kind("email", TRANSACTIONAL, GUIDE)) == ((0, "service"),)
 
 
 def test_a_category_or_channel_that_the_policy_no_longer_has_obeys_and_counts_as_outbound() -> None:
     rules = rules_of("when: {kind: outbound}")
     gone = Item("old", "gone")
     assert rules.obeys(gone)
-    assert rules.counters(contact("pigeon", gone)) == ((0, None),)
+    assert rules.counters(kind("pigeon", gone)) == ((0, None),)
 
 
 def test_what_was_worked_out_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +116,7 @@ def test_what_was_worked_out_is_remembered_within_bounds(monkeypatch: pytest.Mon
     rules = rules_of("each: offer")
     for number in range(10):
         item = Item(f"o{number}", "promotion")
-        assert rules.counters(contact("email", item)) == ((0, f"o{number}"),)
+        assert rules.counters(kind("email", item)) == ((0, f"o{number}"),)
         assert len(rules._counters) <= 3
 
 

@@ -35,8 +35,8 @@ def test_ten_contacts_take_three_hundred_bytes() -> None:
 
 def test_another_layout_names_the_way_out() -> None:
     blob = bytearray(encode_facts(Facts(customer_id="c1")))
-    blob[8] = 2
-    with pytest.raises(CodecError, match="layout 2, this release reads 1; run the release that wrote them"):
+    blob[8] = 1
+    with pytest.raises(CodecError, match="layout 1, this release reads 2; run the release that wrote them"):
         decode_facts(bytes(blob))
 
 

@@ -67,6 +67,11 @@ def test_a_name_that_yaml_would_convert_must_be_quoted(value: str) -> None:
     assert problem.fix == f'write "{value}" in quotes'
 
 
+def test_digits_of_other_scripts_are_no_numbers_to_yaml() -> None:
+    files = {**SMALL, "policy.yaml": "policy: \u0ce6\ntimezone: UTC\n"}
+    assert load_files(files).policy.name == "\u0ce6"
+
+
 def test_quoted_and_plain_values_stay_what_they_were_written_as() -> None:
     files = SMALL | {
         "offers.yaml": content('{a: "no", b: 1.50, c: 3, d: true, e: null, f: [x, "1:30"], g: 5%}')
