@@ -85,7 +85,11 @@ class Judgement:
             mine = self._of_this_call(history, said, own or real)
             states = history.states(said.sent, said.answered, hints, others, before=mine)
             if not any(history.explains(s, body["channel"], item, reasons, eligible_at) for s in states):
-                self.verdict.breach("false answers", f"check of {customer_id} for {body}: {row}")
+                near = [change for change in history.changes if said.sent - 5 <= change.at <= said.answered]
+                self.verdict.breach(
+                    "false answers",
+                    f"check of {customer_id} for {body}, sent {said.sent}, answered {said.answered}: {row}; {near}",
+                )
 
     @staticmethod
     def _of_this_call(history: History, said: Said, contact_id: str) -> str:

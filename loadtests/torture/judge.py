@@ -203,7 +203,8 @@ class History:
         """Yield the states that a request sent and answered then may have been judged on.
 
         `hints` are moments to try first; `before` names a contact that the request itself made (or ended, with
-        `ending`): the state is the one that this was done on.
+        `ending`): the state is the one that this was done on. What happened at the very same moment may have been
+        written before it or after it.
         """
         first = bisect_left(self.changes, sent - 5_000, key=lambda change: change.at)
         last = bisect_right(self.changes, answered, key=lambda change: change.at)
@@ -217,8 +218,12 @@ class History:
             if own < 0:
                 return  # made outside of its own request, which is told elsewhere
             low, last = min(low, own), own
-            while low > first and self.changes[low - 1].at == self.changes[own].at:
-                low -= 1  # what happened at the same moment may have been written later
+            moment = self.changes[own].at
+            while low > first and self.changes[low - 1].at == moment:
+                low -= 1
+            ties = bisect_right(self.changes, moment, key=lambda change: change.at)
+            for changes in range(own + 2, ties + 1):
+                yield State(self, changes, len(self.marks), moment, extra, excluding or before)
         marks_low = sum(known < sent for _, known, _ in self.marks)
         marks_high = sum(mark <= answered for mark, _, _ in self.marks)
         for changes in range(last, low - 1, -1):

@@ -26,7 +26,7 @@ CUTS: Final[dict[str, Cut]] = {
         "if version ~= ARGV[1] then",
         "if false then",
     ),
-    "live": Cut("engine/governor.py", "            live.append(contact)", "            pass"),
+    "live": Cut("engine/governor.py", "            live.append(now)", "            pass"),
     "early": Cut(
         "engine/governor.py",
         "max(at, times[-cap.max] + cap.per_ms)",

@@ -118,6 +118,18 @@ def test_a_refusal_before_the_facts_that_would_explain_it_is_false() -> None:
     assert not any(told.explains(s, "email", BOOTS, {"two": 2_000}, 2_000) for s in states)
 
 
+def test_a_slot_that_was_given_back_at_the_very_moment_of_a_yes_may_explain_it() -> None:
+    given_back = Held("b", "email", (BOOTS,), 1_200, 9_000, released=1_600, made_known=1_201, end_known=1_604)
+    taken = Held("c", "email", (BOOTS,), 1_600, 9_000, made_known=1_603)
+    told = history(confirmed("a", 1_000), given_back, taken)
+    states = told.states(1_599, 1_603, before="c")
+    assert any(told.explains(state, "email", BOOTS, {}, None) for state in states)
+    later = Held("b", "email", (BOOTS,), 1_200, 9_000, released=1_601, made_known=1_201, end_known=1_604)
+    told = history(confirmed("a", 1_000), later, taken)
+    states = told.states(1_599, 1_603, before="c")
+    assert not any(told.explains(state, "email", BOOTS, {}, None) for state in states)
+
+
 def test_a_day_of_the_customers_zone_is_counted_from_midnight_to_midnight() -> None:
     rule = Rule("daily", 1, day=True)
     late, early = 1_795_478_399_000, 1_795_478_401_000  # a second before and after midnight UTC
