@@ -130,9 +130,10 @@ class Checking:
         waiting: list[tuple[Held, Sequence[Row], _Taken]] = []
         alone: list[Group] = []
         helds = [held_from(tag, group[0], loaded) for (tag, group), loaded in zip(asked, loads, strict=True)]
+        survivors = {held.facts.moved_to for held in helds}
         for (_, (customer_id, rows)), held in zip(asked, helds, strict=True):
-            if held.facts.moved_to:
-                alone.append((customer_id, rows))
+            if held.facts.moved_to or customer_id in survivors:
+                alone.append((held.facts.moved_to or customer_id, rows))
                 continue
             taken = self._judge(plan, held, rows, room, take, seed, results)
             if taken.made:
@@ -148,7 +149,7 @@ class Checking:
                 alone.append((held.facts.customer_id, rows))
         if alone:  # what did not take its part of a quota may have kept others from it
             alone += doubtful
-        for customer_id, rows in alone:
+        for customer_id, rows in _united(alone):
             await self._alone(customer_id, rows, take, seed, results, judged=1)
 
     async def _alone(
@@ -232,6 +233,14 @@ class Checking:
                 facts = record(facts, contact)
             answers[row.number] = _allowed(held, row, contact if take else None)
         return _Taken(made, changes, until) if take else _Taken()
+
+
+def _united(groups: Iterable[Group]) -> Iterable[Group]:
+    """Return one group a customer, its rows in their order, where several ids stand for one."""
+    found: dict[str, list[Row]] = {}
+    for customer_id, rows in groups:
+        found.setdefault(customer_id, []).extend(rows)
+    return [(customer_id, sorted(rows)) for customer_id, rows in found.items()]
 
 
 def _commit(plan: Plan, held: Held, taken: _Taken) -> Commit:

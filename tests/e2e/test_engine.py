@@ -747,6 +747,20 @@ def test_caps_hold_over_the_union_of_merged_customers(world: World) -> None:
     assert world.customer("old")["customer_id"] == "new"
 
 
+@pytest.mark.parametrize("ids", [("old", "new"), ("new", "old")])
+def test_two_ids_of_one_person_in_a_call_are_counted_in_their_order(
+    world: World, ids: tuple[str, str]
+) -> None:
+    world.run(world.one.people.link("old", "cookie", "abc"))
+    world.run(world.one.people.link("new", "cookie", "abc"))
+    rows = [Row(number, customer_id, "sms", PROMOTION, None) for number, customer_id in enumerate(ids)]
+    answers = world.run(world.one.checking.check(rows, take=True))
+    assert [(answer["customer_id"], answer["allowed"]) for answer in answers] == [
+        (ids[0], True),
+        (ids[1], False),
+    ]
+
+
 def test_an_unlink_frees_no_slot_on_either_side(world: World) -> None:
     world.run(world.one.people.link("c1", "cookie", "abc"))
     assert world.check("c1", "sms")["allowed"]
