@@ -4,6 +4,7 @@ All ways lead to the same handlers through `_reply`, so an answer does not depen
 matched as they were sent, still percent-encoded, so an id may hold a slash.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -72,7 +73,10 @@ class App:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         engine: Engine = await self._open_engine()
         self.handlers = Handlers(engine)
+        following = asyncio.create_task(engine.models.follow())
         yield
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         await engine.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from api.cli_decisions import decisions
+from api.cli_evaluate import evaluate
 from api.cli_policy import Json, Url, policy
 from api.cli_quarantine import quarantine
 from api.problems import Problem
@@ -32,11 +34,13 @@ app = typer.Typer(
     add_completion=False,
 )
 worker = typer.Typer(
-    help="The parts that follow the journal, as processes of their own.", no_args_is_help=True
+    help="The parts that follow events and decisions, as processes of their own.", no_args_is_help=True
 )
 app.add_typer(worker, name="worker")
 app.add_typer(policy, name="policy")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(decisions, name="decisions")
+app.command()(evaluate)
 
 RETAIL = Path(__file__).resolve().parent.parent / "policies" / "retail"
 
@@ -65,7 +69,8 @@ def up(
         kept = f"state in {data.resolve()}" if store is None else f"store {url}"
         typer.echo(
             f"Tact is ready at {where}  (docs: {where}/docs)\n"
-            f"  {workers} API process{'es' if workers > 1 else ''}, 1 feature worker, policy {version[:19]}, {kept}\n"
+            f"  {workers} API process{'es' if workers > 1 else ''}, feature worker, learner, archive, "
+            f"policy {version[:19]}, {kept}\n"
             "  without API keys it listens on loopback only\n\n"
             "Three commands to try:\n"
             f'  curl -s {where}/v1/decide --json \'{{"customer_id": "c1", "placement": "home_hero",'
@@ -97,6 +102,24 @@ def features() -> None:
 
     processes.log_to_stderr()
     processes.run_worker()
+
+
+@worker.command()
+def learner() -> None:
+    """Learn from the outcomes of decisions against TACT_STORE, and publish the models."""
+    from api import processes  # noqa: PLC0415  # as above
+
+    processes.log_to_stderr()
+    processes.run_learner()
+
+
+@worker.command()
+def archive() -> None:
+    """Write every decision and what became of it to Parquet files under TACT_DATA."""
+    from api import processes  # noqa: PLC0415  # as above
+
+    processes.log_to_stderr()
+    processes.run_archive()
 
 
 @app.command()

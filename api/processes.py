@@ -1,4 +1,4 @@
-"""The parts that run as processes of their own: the API and the feature worker, and `tact up` that starts all.
+"""The parts that run as processes of their own (API, feature worker, learner, archive), and `tact up` that starts all.
 
 `tact up` is a supervisor: the embedded store first, then the worker and the API processes, which share one
 listening socket. Ctrl-C drains and stops everything it started; a part that dies is started again.
@@ -133,17 +133,45 @@ def calm_collector() -> None:
 
 def run_worker() -> None:
     """Fold the journal until SIGTERM or SIGINT."""
-    _run(_work(store_url()))
+    _run(_until_stopped(store_url(), lambda engine, stop: engine.worker.run(stop)))
 
 
-async def _work(url: str) -> None:
+def run_learner() -> None:
+    """Learn from what became of decisions until SIGTERM or SIGINT."""
+    _give_way()
+    from engine.learning.learner import Learner  # noqa: PLC0415  # after it gave way: the store and the API start first
+
+    _run(_until_stopped(store_url(), lambda engine, stop: Learner(engine.customers, engine.plans).run(stop)))
+
+
+def run_archive() -> None:
+    """Write the decision log under TACT_DATA until SIGTERM or SIGINT."""
+    _give_way()
+    from engine.archive import Archive  # noqa: PLC0415  # nobody else needs Parquet
+
+    folder = Path(setting("TACT_DATA")) / "decisions"
+    _run(
+        _until_stopped(
+            store_url(), lambda engine, stop: Archive(engine.customers, engine.plans, folder).run(stop)
+        )
+    )
+
+
+def _give_way() -> None:
+    """Let decisions go first: what follows them takes the processor when nobody waits for an answer."""
+    os.nice(19)
+
+
+async def _until_stopped(
+    url: str, work: Callable[[Engine, asyncio.Event], Coroutine[Any, Any, None]]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stop.set)
     engine = await open_engine(url)
     try:
-        await engine.worker.run(stop)
+        await work(engine, stop)
     finally:
         await engine.close()
 
@@ -186,10 +214,15 @@ def run_up(
         **os.environ,
         "TACT_STORE": url,
         "TACT_LISTEN_FD": str(listener.fileno()),
+        "TACT_DATA": str(data),
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-m", "api.main"]
     worker = Program("the feature worker", [*command, "worker", "features"], environment)
+    followers: list[Part] = [
+        Program("the learner", [*command, "worker", "learner"], environment),
+        Program("the archive", [*command, "worker", "archive"], environment),
+    ]
     apis = [
         Program(f"API process {number}", [*command, "api"], environment, (listener.fileno(),))
         for number in range(1, workers + 1)
@@ -197,7 +230,7 @@ def run_up(
     stages: list[list[Part]] = [[server]] if server is not None else []
     activation.url = url
     # The policy set is activated while the others are still starting up: nothing is ready before it is.
-    stages += [[worker], list(apis), [activation]]
+    stages += [[worker], list(apis), [activation], followers]
     where = f"http://{host}:{port}"
 
     def ready() -> bool:

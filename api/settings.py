@@ -29,7 +29,7 @@ SETTINGS: Final = (
         "",
         "folder of the policy set that is activated at start; empty for the one in the store",
     ),
-    Setting("TACT_DATA", "./var", "folder of the embedded store"),
+    Setting("TACT_DATA", "./var", "folder of the embedded store and of the decision log"),
     Setting(
         "TACT_AT_ONCE",
         "96",

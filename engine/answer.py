@@ -8,11 +8,17 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from engine.decision import STAGE_NAMES, Ask, Chosen, Decision, Record, Stage
 from engine.governor import Refusal
 from engine.ids import public_id
-from engine.plan import Mask, PlacementPlan, Plan, places_of
+from engine.masks import Mask, places_of
+from engine.plan import PlacementPlan, Plan
+from engine.ranking import priorities
+from engine.scoring import Scores
 from features.event import format_time
+from features.facts import Value
 
 Json = dict[str, Any]
 
@@ -23,7 +29,15 @@ def when(at: int | None) -> str | None:
 
 
 def make_record(
-    plan: Plan, ask: Ask, decision: Decision, customer_id: str, now: int, features_as_of: int, expires_at: int
+    plan: Plan,
+    ask: Ask,
+    decision: Decision,
+    customer_id: str,
+    now: int,
+    features_as_of: int,
+    expires_at: int,
+    state: bytes = b"",
+    profile: dict[str, Value] | None = None,
 ) -> Record:
     """Make the record of a decision; `expires_at` (ms) is 0 where nothing was reserved."""
     placement, over = plan.placements[ask.placement], decision.considered
@@ -40,7 +54,7 @@ def make_record(
         reason=decision.reason,
         chosen=decision.chosen,
         policy_version=plan.policy.version,
-        model_version=plan.snapshot.version,
+        model_version=decision.model_version or plan.snapshot.version,
         features_as_of=features_as_of,
         dropped=tuple((stage, _packed(mask)) for stage, mask in decision.dropped),
         blocks=tuple(
@@ -53,6 +67,9 @@ def make_record(
         reserved=expires_at > 0,
         expires_at=expires_at,
         group="control" if ask.control else "random" if ask.at_random else "",
+        state=state,
+        profile=profile or {},
+        scored=decision.scored,
     )
 
 
@@ -130,6 +147,7 @@ def trace(plan: Plan, record: Record) -> list[Json]:
     fates: dict[int, int] = {
         place: stage for stage, mask in record.dropped for place in places_of(_unpacked(mask))
     }
+    factors = Factors(plan, record)
     stops = _stops(placement, record)
     chances = dict(zip(array("H", record.places), array("f", record.chance), strict=True))
     chosen = {pick.offer: pick for pick in record.chosen}
@@ -140,13 +158,13 @@ def trace(plan: Plan, record: Record) -> list[Json]:
         if offer.id in excluded:
             found.append(_fate(offer.id, stage, "dropped", "excluded", {}))
         elif place not in fates:
-            details = _factors(plan, placement, place) | {"selection_probability": chances.get(place, 0.0)}
+            details = factors.told(place) | {"selection_probability": chances.get(place, 0.0)}
             pick = chosen.get(offer.id)
             if pick is not None:
                 details |= {"rank": pick.rank, "selection_probability": pick.selection_probability}
             found.append(_fate(offer.id, stage, "outranked" if pick is None else "chosen", None, details))
         else:
-            details = _why(plan, placement, place, record, stage) | (
+            details = _why(placement, place, record, stage, factors) | (
                 {"rules": stops[place]} if stops[place] else {}
             )
             found.append(_fate(offer.id, stage, "dropped", stage, details))
@@ -166,20 +184,47 @@ def _stops(placement: PlacementPlan, record: Record) -> list[list[Json]]:
     return stops
 
 
-def _factors(plan: Plan, placement: PlacementPlan, place: int) -> Json:
-    offer = placement.offers[place]
-    return {
-        "propensity": float(placement.propensity[place]),
-        "value": offer.value,
-        "weight": offer.weight,
-        "channel_cost": placement.channel.cost,
-        "priority": float(placement.priority[place]),
-        "priority_deviation": float(placement.deviation[place]),
-        "expression": plan.policy.arbitration.priority.source,
-    }
+class Factors:
+    """What each candidate's priority was made of: as a model scored it for this customer, else by the priors."""
+
+    def __init__(self, plan: Plan, record: Record) -> None:
+        """`plan` must be that of the record's own policy version."""
+        placement = plan.placements[record.placement]
+        self.plan = plan
+        self.placement = placement
+        self.scores = placement.scores
+        self.priority, self.deviation = placement.priority, placement.deviation
+        self._order = {place: place for place in range(len(placement.offers))}
+        if record.scored:
+            gone = sum(_unpacked(mask) for stage, mask in record.dropped if stage < Stage.BELOW_THRESHOLD)
+            reached = places_of(placement.everyone & ~gone)
+            self._order = {place: at for at, place in enumerate(reached)}
+            self.scores = Scores(*np.frombuffer(record.scored, "<f4").reshape(3, -1).astype(np.float64))
+            levers = {
+                name: lever[reached] if isinstance(lever, np.ndarray) else lever
+                for name, lever in placement.levers.items()
+            }
+            self.priority, self.deviation = priorities(plan.policy.arbitration.priority, levers, self.scores)
+
+    def at(self, place: int) -> int | None:
+        """Return where the arrays have a candidate; None for one that was not scored."""
+        return self._order.get(place)
+
+    def told(self, place: int) -> Json:
+        """Return the factors as a trace shows them."""
+        offer, at = self.placement.offers[place], self._order[place]
+        return {
+            "propensity": float(self.scores.propensity[at]),
+            "value": offer.value,
+            "weight": offer.weight,
+            "channel_cost": self.placement.channel.cost,
+            "priority": float(self.priority[at]),
+            "priority_deviation": float(self.deviation[at]),
+            "expression": self.plan.policy.arbitration.priority.source,
+        }
 
 
-def _why(plan: Plan, placement: PlacementPlan, place: int, record: Record, stage: str) -> Json:
+def _why(placement: PlacementPlan, place: int, record: Record, stage: str, factors: Factors) -> Json:
     offer = placement.offers[place]
     if stage == "no_candidates":
         return {
@@ -197,7 +242,7 @@ def _why(plan: Plan, placement: PlacementPlan, place: int, record: Record, stage
         )
         return {"condition": offer.eligible.source} | ({"null": null} if null is not None else {})
     if stage == "below_threshold":
-        return _factors(plan, placement, place) | {"threshold": plan.policy.arbitration.threshold}
+        return factors.told(place) | {"threshold": factors.plan.policy.arbitration.threshold}
     return {}
 
 

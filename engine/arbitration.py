@@ -2,7 +2,7 @@
 
 Marginal Thompson sampling over a shortlist: each priority is taken as a normal with its mean and deviation,
 and an offer's probability is that of being the greatest, by one quadrature on a common grid. A floor spreads
-a uniform share over the shortlist. Because we sample from the computed numbers, what we state is true whatever
+a share over the shortlist. Because we sample from the computed numbers, what we state is true whatever
 the quadrature's error (drawing first and estimating the chance afterwards is biased).
 
 For several slots the ranks are drawn without replacement, each from the same probabilities scaled up over what
@@ -26,6 +26,10 @@ GRID: Final = 48
 _STEEP: Final = np.array([-3.5, -2.5, -1.75, -1.25, -0.75, -0.25, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5])
 """Further points, in deviations, for each offer that the even ones are too far apart for: with them the choice
 probabilities lie within 0.01 of the exact integral."""
+PLAUSIBLE: Final = 3.0
+"""Deviations to each side within which an offer may well lie."""
+EVERYBODY: Final = 0.25
+"""The part of the floor that goes to those as well who can hardly be the greatest: so that no chance is 0."""
 _REACH: Final = 4.0
 """Deviations on each side that the grid covers."""
 
@@ -77,7 +81,11 @@ def normal_cdf(x: Array) -> Array:
 
 
 def probabilities(mean: Array, deviation: Array, floor: float) -> Array:
-    """Return each offer's chance of being the greatest, mixed with a uniform share of `floor`."""
+    """Return each offer's chance of being the greatest, mixed with a share of `floor`.
+
+    The floor is for finding out, so most of it is spread over those whose best case (`PLAUSIBLE` deviations up)
+    reaches the others' worst; `EVERYBODY` of it over all.
+    """
     count = len(mean)
     if count == 1:
         return np.ones(1)
@@ -100,7 +108,9 @@ def probabilities(mean: Array, deviation: Array, floor: float) -> Array:
     greatest = (below.prod(axis=1)[:, None] / below * cell).sum(axis=0)
     total = greatest.sum()
     chance = greatest / total if total > 0 else np.full(count, 1 / count)
-    mixed: Array = (1 - floor) * chance + floor / count
+    plausible = mean + PLAUSIBLE * spread >= (mean - PLAUSIBLE * spread).max()
+    share = (1 - EVERYBODY) * plausible / plausible.sum() + EVERYBODY / count
+    mixed: Array = (1 - floor) * chance + floor * share
     return mixed
 
 

@@ -28,6 +28,7 @@ from engine.quotas import (
 )
 from engine.requests import ContactRequest
 from engine.sending import checked_item, commit_of, no_room, seen
+from engine.trail import CONFIRMED, RELEASED, step
 from features.event import parse_time
 from features.facts import Contact, Facts, Item
 
@@ -114,7 +115,14 @@ class Contacts:
         until = standing.yes_until(channel, contact.items)
         if not late:
             until = min(until, contact.expires_at)  # from then on its place may be somebody else's
-        return self._write(plan, held, confirm(held.facts, contact, held.now), changes, until)
+        return self._write(
+            plan,
+            held,
+            confirm(held.facts, contact, held.now),
+            changes,
+            until,
+            _step(CONFIRMED, contact, member),
+        )
 
     async def release(self, reservation_id: str) -> Json:
         """Give a reservation back. Raises NotFound, or Conflict after a confirm."""
@@ -133,7 +141,8 @@ class Contacts:
                     )
                 changes = released(plan, contact.channel, contact.items, held.now, reservation_id)
                 facts = release(held.facts, contact, held.now)
-                done = await self.store.commit(self._write(plan, held, facts, changes, FAR))
+                gone = _step(RELEASED, contact, reservation_id)
+                done = await self.store.commit(self._write(plan, held, facts, changes, FAR, gone))
                 if done.code == "done":
                     self.customers.judgements[judgement] += 1
                     return answer
@@ -201,11 +210,17 @@ class Contacts:
     # ------------------------------------------------------------------ shared
 
     def _write(
-        self, plan: Plan, held: Held, facts: Facts, changes: tuple[QuotaOp, ...], until: int
+        self,
+        plan: Plan,
+        held: Held,
+        facts: Facts,
+        changes: tuple[QuotaOp, ...],
+        until: int,
+        step: bytes = b"",
     ) -> Commit:
         keep = plan.policy.keep
         blob = next_version(pruned(facts, held.now, keep.contacts_ms, keep.events_ms), held.now)
-        return commit_of(plan, held, blob, changes, until)
+        return commit_of(plan, held, blob, changes, until, step)
 
     @staticmethod
     def _place(reservation_id: str) -> tuple[str, str]:
@@ -220,6 +235,13 @@ class Contacts:
         if contact is None:
             raise NotFound(f"there is no reservation '{reservation_id}': long-ended ones are forgotten")
         return contact
+
+
+def _step(kind: str, contact: Contact, reservation_id: str) -> bytes:
+    """Return the step of the trail of an end; none where no offer was made, so that no decision can lie behind it."""
+    place = split_id(reservation_id)
+    offered = any(item.offer is not None for item in contact.items)
+    return step(kind, *place) if place is not None and offered else b""
 
 
 def _late_refusal(stops: Sequence[Refusal], eligible_at: int | None) -> Conflict:

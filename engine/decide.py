@@ -5,14 +5,16 @@ their order are the contract's; every candidate leaves with a fate, and every ru
 reported, not only the first.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from engine.arbitration import Pick, draw
 from engine.decision import STAGE_NAMES, STAGE_OF, Ask, Block, Chosen, Decision, Stage
 from engine.governor import FAR, Standing
-from engine.plan import Mask, PlacementPlan, Plan, mask_of
+from engine.masks import Mask, mask_of
+from engine.plan import PlacementPlan, Plan, Ranking
 from engine.quotas import next_day
+from engine.ranking import Scored
 from features.facts import Facts
 from policies.conditions import Unknown
 
@@ -30,11 +32,13 @@ def decide(
     *,
     spent: Collection[str] = (),
     full: bool = False,
+    score: Callable[[], Ranking] | None = None,
 ) -> Decision:
     """Run the stages for one placement at `now` (ms).
 
     `values` are the condition values by dotted name, `spent` the offers whose budget cannot take one more,
-    `full` says that the channel's capacity cannot.
+    `full` says that the channel's capacity cannot. `score` ranks the placement's offers for this customer; without
+    it the marketer's priors do.
     """
     placement = plan.placements[ask.placement]
     if ask.control:
@@ -53,29 +57,31 @@ def decide(
         stage = STAGE_OF[block.reason]
         dropped[stage] = dropped.get(stage, 0) | block.mask & alive
         alive &= ~block.mask
-    dropped[_BELOW_THRESHOLD] = alive & placement.below_threshold
-    alive &= ~placement.below_threshold
+    ranked: Ranking = score() if score is not None and alive else placement
+    version, scored = (ranked.version, ranked.packed(alive)) if isinstance(ranked, Scored) else ("", b"")
+    dropped[_BELOW_THRESHOLD] = alive & ranked.below_threshold
+    alive &= ~ranked.below_threshold
     fates = tuple([fate for fate in sorted(dropped.items()) if fate[1]])
     if not alive:
         reason = STAGE_NAMES[fates[-1][0] if fates else _NO_CANDIDATES]
-        return Decision("none", reason, (), fates, tuple(blocks), nulls, None, FAR)
-    considered = placement.distribution(alive, at_random=ask.at_random)
+        return Decision("none", reason, (), fates, tuple(blocks), nulls, None, FAR, version, scored)
+    considered = ranked.distribution(alive, at_random=ask.at_random)
     picks = draw(considered, ask.uid, min(ask.limit, placement.placement.slots))
-    chosen = tuple([_chosen(placement, pick, rank) for rank, pick in enumerate(picks, 1)])
+    chosen = tuple([_chosen(placement, ranked, pick, rank) for rank, pick in enumerate(picks, 1)])
     items = [placement.items[pick.place] for pick in picks]
     until = min(until, standing.yes_until(placement.channel, items))
-    return Decision("offer", None, chosen, fates, tuple(blocks), nulls, considered, until)
+    return Decision("offer", None, chosen, fates, tuple(blocks), nulls, considered, until, version, scored)
 
 
-def _chosen(placement: PlacementPlan, pick: Pick, rank: int) -> Chosen:
+def _chosen(placement: PlacementPlan, ranked: Ranking, pick: Pick, rank: int) -> Chosen:
     offer = placement.offers[pick.place]
     return Chosen(
         offer=offer.id,
         rank=rank,
         category=offer.category,
-        propensity=placement.propensity.item(pick.place),
+        propensity=ranked.propensity.item(pick.place),
         value=offer.value,
-        priority=placement.priority.item(pick.place),
+        priority=ranked.priority.item(pick.place),
         selection_probability=pick.probability,
     )
 

@@ -22,10 +22,12 @@ from engine.decision import DECODER, ENCODER, Ask, Decision, Record
 from engine.errors import Busy, Invalid, NotFound
 from engine.idempotency import Idempotency, unpack
 from engine.ids import RandomPool, make_uid, public_id, split_id, stored_uid
+from engine.learning.serving import Models, profile_of
 from engine.ledger import find
 from engine.plan import Plan, condition_values
 from engine.quotas import Quota, QuotaOp, holds, placement_quotas, used_up
 from engine.requests import DecideRequest
+from engine.trail import MADE, step
 from features.facts import Contact, Facts, Item
 from features.identity import in_share
 
@@ -57,10 +59,11 @@ class _Judged(NamedTuple):
 class Deciding:
     """Answers `POST /v1/decide` and reads decisions back."""
 
-    def __init__(self, customers: Customers, plans: Plans) -> None:
-        """Take the loader of customers and the compiled policies."""
+    def __init__(self, customers: Customers, plans: Plans, models: Models) -> None:
+        """Take the loader of customers, the compiled policies and the learned models."""
         self.customers = customers
         self.plans = plans
+        self.models = models
         self.store = customers.store
         self._random = RandomPool(os.urandom)
 
@@ -155,10 +158,26 @@ class Deciding:
         if spent:
             budgets = frozenset(name.removeprefix("budget:") for name in spent if name.startswith("budget:"))
             full = f"capacity:{placement.channel.name}" in spent
-        decision = decide(plan, ask, held.facts, values, held.now, spent=budgets, full=full)
+        served, profile = self.models.current, profile_of(held.facts)
+        score = (
+            served.scorer(plan, placement, state, profile, request.context, held.now)
+            if served is not None
+            else None
+        )
+        decision = decide(plan, ask, held.facts, values, held.now, spent=budgets, full=full, score=score)
         reserved = decision.action == "offer" and placement.reserves
         expires_at = held.now + placement.channel.reservation_ttl_ms if reserved else 0
-        record = make_record(plan, ask, decision, held.facts.customer_id, held.now, state.as_of, expires_at)
+        record = make_record(
+            plan,
+            ask,
+            decision,
+            held.facts.customer_id,
+            held.now,
+            state.as_of,
+            expires_at,
+            held.state or b"",
+            profile,
+        )
         return _Judged(plan, held, ask, decision, record)
 
     def _body(self, judged: _Judged, request: DecideRequest, started: float) -> bytes:
@@ -194,6 +213,7 @@ class Deciding:
             idempotency_key=idempotency.key if idempotency is not None else "",
             answer=idempotency.pack(body) if idempotency is not None else b"",
             answer_ttl_ms=idempotency.ttl_ms if idempotency is not None else 0,
+            step=step(MADE, held.tag, ask.uid),
             quotas=changes,
         )
         return commit, changes

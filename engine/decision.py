@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from engine.arbitration import Distribution
-from engine.plan import Mask
+from engine.masks import Mask
+from features.facts import Value
 
 
 class Stage(IntEnum):
@@ -79,6 +80,10 @@ class Decision(msgspec.Struct, frozen=True):
     """What was drawn from; None where nobody came that far."""
     yes_until: int
     """The moment (ms) at which this yes could turn into a no by time alone."""
+    model_version: str = ""
+    """Of the model that scored; empty where the marketer's priors did."""
+    scored: bytes = b""
+    """Where a model scored: propensity, low and high of each candidate that came so far, as little-endian float32."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -111,6 +116,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     expires_at: int
     group: str = ""
     """control, random or empty."""
+    state: bytes = b""
+    """The customer's features as they were loaded: models learn from these, whatever they read (G15)."""
+    profile: dict[str, Value] = {}
+    """The profile as it was, nulls left out."""
+    scored: bytes = b""
+    """As in `Decision`."""
 
 
 ENCODER: Final = msgspec.msgpack.Encoder()

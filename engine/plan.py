@@ -1,14 +1,11 @@
 """A policy set compiled for deciding: per placement, arrays and masks over its candidate offers.
 
-A mask is an integer with one bit a candidate, the first offer lowest: masks of a thousand offers are combined
-in some 50 ns, so what a decision costs hardly grows with the catalogue.
-
 Everything that does not depend on the customer is worked out here, once per policy version and model
 snapshot, so that a request pays for what the customer's facts make different.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -17,8 +14,10 @@ import numpy as np
 
 from engine.arbitration import Distribution, distribution, uniform_distribution
 from engine.governor import FAR
+from engine.masks import Mask, mask_of, places_of
+from engine.ranking import Scored, below, priorities
 from engine.rules import Each, Rules
-from engine.scoring import Array, Snapshot, prior_snapshot, score
+from engine.scoring import Array, Scores, Snapshot, prior_snapshot, score
 from features.catalogue import Catalogue, Reader
 from features.facts import Facts, Item
 from features.state import FeatureState
@@ -26,8 +25,6 @@ from policies.calendar import day_start
 from policies.conditions import Condition
 from policies.model import Channel, Exploration, Offer, Placement, PolicySet
 
-Mask = int
-"""One bit a candidate of the placement, the first offer lowest."""
 _REMEMBERED: Final = 4096
 
 MARK_TYPES: Final = frozenset(
@@ -71,6 +68,9 @@ class PlacementPlan(msgspec.Struct, frozen=True):
     """For each cap of the policy set, the candidates that it looks at, by the value that it counts by."""
     suppressions: tuple[tuple[int, Mask], ...]
     """(index of the suppression, the candidates that it looks at), where there are any."""
+    levers: dict[str, Any]
+    """What the priority is made of beside the propensity: arrays over the offers, and the channel's cost."""
+    scores: Scores
     below_threshold: Mask
     priority: Array
     deviation: Array
@@ -105,22 +105,8 @@ class PlacementPlan(msgspec.Struct, frozen=True):
         return known
 
 
-def places_of(mask: Mask) -> list[int]:
-    """Return the places whose bits are set, ascending."""
-    places = []
-    while mask:
-        lowest = mask & -mask
-        places.append(lowest.bit_length() - 1)
-        mask ^= lowest
-    return places
-
-
-def mask_of(places: Iterable[int]) -> Mask:
-    """Return the mask with these places set."""
-    mask = 0
-    for place in places:
-        mask |= 1 << place
-    return mask
+Ranking = PlacementPlan | Scored
+"""What ranks candidates: the marketer's priors, the same for everyone, or a model."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -199,7 +185,13 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
     items = tuple(Item(offer.id, offer.category) for offer in offers)
     obeys = mask_of(place for place, item in enumerate(items) if rules.obeys(item))
     valid_from, valid = _validity(policy.timezones, offers)
-    propensity, priority, deviation = _priorities(policy, channel, offers, snapshot)
+    levers: dict[str, Any] = {
+        "value": np.array([offer.value for offer in offers], dtype=np.float64),
+        "weight": np.array([offer.weight for offer in offers], dtype=np.float64),
+        "channel_cost": channel.cost,
+    }
+    scores = score(snapshot, offers, policy.arbitration.exploration.alpha)
+    priority, deviation = priorities(policy.arbitration.priority, levers, scores)
     return PlacementPlan(
         placement=placement,
         channel=channel,
@@ -220,12 +212,12 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
                 & mask_of(p for p, item in enumerate(items) if rules.suppresses(rule, channel.name, item))
             )
         ),
-        below_threshold=mask_of(
-            place for place, value in enumerate(priority) if not value >= policy.arbitration.threshold
-        ),
+        levers=levers,
+        scores=scores,
+        below_threshold=below(priority, policy.arbitration.threshold),
         priority=priority,
         deviation=deviation,
-        propensity=propensity,
+        propensity=scores.propensity,
         budgeted=tuple(place for place, offer in enumerate(offers) if offer.budget is not None),
         limited=channel.capacity is not None or any(offer.budget is not None for offer in offers),
         reserves=rules.counts_contacts(channel.name),
@@ -271,28 +263,6 @@ def _cap_masks(
         if looks and obeys >> place & 1:
             masks[each] = masks.get(each, 0) | 1 << place
     return masks
-
-
-def _priorities(
-    policy: PolicySet, channel: Channel, offers: tuple[Offer, ...], snapshot: Snapshot
-) -> tuple[Array, Array, Array]:
-    """Return propensity, mean priority, and the priority's deviation (already scaled by alpha)."""
-    arbitration = policy.arbitration
-    scores = score(snapshot, offers, arbitration.exploration.alpha)
-    levers: dict[str, Any] = {
-        "value": np.array([offer.value for offer in offers], dtype=np.float64),
-        "weight": np.array([offer.weight for offer in offers], dtype=np.float64),
-        "channel_cost": channel.cost,
-    }
-
-    def priority(propensity: Array) -> Array:
-        result = arbitration.priority.evaluate({**levers, "propensity": propensity})
-        return np.broadcast_to(np.asarray(result, dtype=np.float64), propensity.shape)
-
-    low, high = priority(scores.low), priority(scores.high)
-    with np.errstate(invalid="ignore"):
-        deviation = np.nan_to_num(np.abs(high - low) / 2, nan=0.0, posinf=0.0, neginf=0.0)
-    return scores.propensity, priority(scores.propensity).copy(), deviation
 
 
 def condition_values(

@@ -12,6 +12,7 @@ from engine.contacts import Contacts
 from engine.customers import Customers
 from engine.deciding import Deciding
 from engine.journal import Journal
+from engine.learning.serving import Models
 from engine.people import People
 from engine.worker import Worker
 
@@ -28,7 +29,8 @@ class Engine:
         self.store = Store(connection)
         self.customers = Customers(self.store, secret)
         self.plans = Plans(self.store)
-        self.deciding = Deciding(self.customers, self.plans)
+        self.models = Models(self.store)
+        self.deciding = Deciding(self.customers, self.plans, self.models)
         self.checking = Checking(self.customers, self.plans)
         self.contacts = Contacts(self.customers, self.plans)
         self.people = People(self.customers, self.plans)

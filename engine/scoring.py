@@ -50,7 +50,11 @@ def prior_snapshot(offers: dict[str, Offer]) -> Snapshot:
 def score(snapshot: Snapshot, offers: tuple[Offer, ...], alpha: float) -> Scores:
     """Score the offers; `alpha` scales the deviation (the policy's `exploration.alpha`)."""
     places = np.array([snapshot.offers[offer.id] for offer in offers], dtype=np.intp)
-    mean, spread = snapshot.mean[places], alpha * snapshot.deviation[places]
+    return scores_of(snapshot.mean[places], alpha * snapshot.deviation[places])
+
+
+def scores_of(mean: Array, spread: Array) -> Scores:
+    """Return the probabilities at a mean logit, and `spread` below and above it."""
     return Scores(_logistic(mean), _logistic(mean - spread), _logistic(mean + spread))
 
 

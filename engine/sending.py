@@ -63,7 +63,9 @@ def seen(plans: Plans, plan: Plan, held: Held) -> dict[str, Any]:
     return condition_values(plan, held.facts, state, {}, held.now)
 
 
-def commit_of(plan: Plan, held: Held, facts: bytes, changes: tuple[QuotaOp, ...], until: int) -> Commit:
+def commit_of(
+    plan: Plan, held: Held, facts: bytes, changes: tuple[QuotaOp, ...], until: int, step: bytes = b""
+) -> Commit:
     """Return the commit of encoded facts, good until `until` (ms) and no longer than a judgement may be old."""
     return Commit(
         tag=held.tag,
@@ -71,6 +73,7 @@ def commit_of(plan: Plan, held: Held, facts: bytes, changes: tuple[QuotaOp, ...]
         policy_version=plan.policy.version,
         deadline=min(until, held.now + STALE_MS),
         facts=facts,
+        step=step,
         quotas=changes,
     )
 

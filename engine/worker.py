@@ -30,6 +30,7 @@ from engine.people import People
 from engine.plan import Plan
 from engine.quarantine import QUARANTINE
 from engine.quotas import QuotaOp, budget_quota, capacity_quota
+from engine.trail import OUTCOME, step
 from features.codec import decode_seen, encode_seen, encode_state
 from features.event import Event, decode_events
 from features.facts import Facts
@@ -257,7 +258,7 @@ class Worker:
         seen = decode_seen(seen_blob) if seen_blob is not None else Seen()
         before = Customer(held.facts, state_of(self.plans.catalogues, plan.catalogue, held.state), seen)
         customer, broken = before, []
-        outcomes: list[tuple[str, str, bytes]] = []
+        outcomes: list[tuple[str, str, bytes, bytes]] = []
         settled: list[QuotaOp] = []
         keep = plan.policy.keep
         for entry in entries:
@@ -317,14 +318,15 @@ class Worker:
 
     def _outcome(
         self, plan: Plan, held: Held, facts: Facts, event: Event, offers: tuple[str, ...]
-    ) -> tuple[list[tuple[str, str, bytes]], list[QuotaOp], Facts]:
+    ) -> tuple[list[tuple[str, str, bytes, bytes]], list[QuotaOp], Facts]:
         """Join an event to the decision that it names: outcome, spent budget, a reservation that was seen."""
         place = split_id(event.decision_id) if event.decision_id is not None else None
         if place is None or event.type not in _OUTCOMES:
             return [], [], facts
         tag, uid = place
         outcome = msgspec.msgpack.encode((event.type, event.occurred_at, event.offer))
-        outcomes = [(decisions_key(tag, made_at(uid)), f"o{uid}{event_hash(event.event_id).hex()}", outcome)]
+        field = f"o{uid}{event_hash(event.event_id).hex()}"
+        outcomes = [(decisions_key(tag, made_at(uid)), field, outcome, step(OUTCOME, tag, uid, outcome))]
         settled = []
         if event.type == "accept":
             for offer in offers:

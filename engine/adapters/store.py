@@ -11,6 +11,7 @@
 | `tact:policies`, `tact:policy:history` | hash, list | files by version; activations, newest first |
 | `tact:catalogues`, `tact:features:since` | hash, hash | features.yaml by catalogue id; since when each is whole |
 | `tact:events`, `tact:events:done`, `tact:quarantine` | stream, string, stream | journal, its checkpoint, quarantine |
+| `tact:trail` | stream | what became of decisions, for the learner and the archive |
 
 A load is one round trip; the time and the active policy come with it, once per flush, not once per request.
 """
@@ -24,11 +25,13 @@ import msgspec
 from engine.adapters.connection import Argument, Command, Reply, StoreConnection
 from engine.ids import made_at
 from engine.quotas import Quota, QuotaOp
+from engine.trail import ARCHIVED, LEARNED, TRAIL
 
 DAY_MS: Final = 86_400_000
 POLICY: Final = "tact:policy"
 PROLOGUE: Final = (("TIME",), ("GET", POLICY))
 NO_VERSION: Final = bytes(8)
+_FOLLOWERS: Final = (("GET", LEARNED), ("GET", ARCHIVED))
 
 
 class Loaded(NamedTuple):
@@ -57,6 +60,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     idempotency_key: str = ""
     answer: bytes = b""
     answer_ttl_ms: int = 0
+    step: bytes = b""
+    """What the trail gets."""
     quotas: tuple[QuotaOp, ...] = ()
 
 
@@ -85,8 +90,8 @@ class Save(msgspec.Struct, frozen=True, kw_only=True):
     facts: bytes = b""
     state: bytes = b""
     seen: bytes = b""
-    outcomes: tuple[tuple[str, str, bytes], ...] = ()
-    """(day key, field, value)."""
+    outcomes: tuple[tuple[str, str, bytes, bytes], ...] = ()
+    """(day key, field, value, step of the trail)."""
     settled: tuple[QuotaOp, ...] = ()
 
 
@@ -202,13 +207,14 @@ class Store:
     def _command(self, commit: Commit) -> Command:
         customer = f"{{{commit.tag}}}"
         judged = (commit.facts_version, commit.policy_version, commit.deadline or "", commit.facts)
-        if not commit.quotas and not commit.record and not commit.idempotency_key:
+        if not (commit.quotas or commit.record or commit.idempotency_key or commit.step):
             return ("EVALSHA", self._commit, 2, customer, POLICY, *judged)
         keys = [
             customer,
             POLICY,
             decisions_key(commit.tag, made_at(commit.uid)) if commit.record else customer,
             commit.idempotency_key or customer,
+            TRAIL,
         ]
         args: list[Argument] = [
             *judged,
@@ -217,6 +223,7 @@ class Store:
             commit.record_until,
             commit.answer,
             commit.answer_ttl_ms,
+            commit.step,
         ]
         for change in commit.quotas:
             quota = change.quota
@@ -226,7 +233,7 @@ class Store:
 
     async def save(self, save: Save) -> Committed:
         """Write the outcome of a fold or a merge if the customer is still as it was loaded (G12)."""
-        keys = [f"{{{save.tag}}}", POLICY, *(key for key, _, _ in save.outcomes)]
+        keys = [f"{{{save.tag}}}", POLICY, TRAIL, *(key for key, _, _, _ in save.outcomes)]
         args: list[Argument] = [
             save.facts_version,
             save.state_version,
@@ -236,13 +243,21 @@ class Store:
             save.seen,
             len(save.outcomes),
         ]
-        for _, field, value in save.outcomes:
-            args.extend((field, value))
+        for _, field, value, step in save.outcomes:
+            args.extend((field, value, step))
         for change in save.settled:
             keys.extend(change.quota.keys)
             args.extend((change.member, change.quota.amount, change.quota.period))
         reply = as_list(await self.connection.call("EVALSHA", self._fold, len(keys), *keys, *args))
         return Committed(_CODES[as_int(reply[0])], as_int(reply[1]))
+
+    async def trim_trail(self) -> None:
+        """Drop the steps that both the learner and the archive have behind them."""
+        positions = [as_bytes(reply) for reply in await self.connection.pipeline(_FOLLOWERS)]
+        passed = [tuple(map(int, position.split(b"-"))) for position in positions if position is not None]
+        if len(passed) == len(_FOLLOWERS):
+            milliseconds, sequence = min(passed)
+            await self.connection.call("XTRIM", TRAIL, "MINID", f"{milliseconds}-{sequence}")
 
     # ------------------------------------------------------------------ decisions
 

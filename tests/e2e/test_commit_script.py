@@ -17,6 +17,7 @@ from engine.adapters.connection import StoreConnection, StoreUnavailable
 from engine.adapters.store import POLICY, Commit, Committed, Save, Store, as_bytes, as_list, decisions_key
 from engine.ids import make_uid
 from engine.quotas import Quota, QuotaOp
+from engine.trail import TRAIL
 
 NOW = 4_102_444_800_123
 """The scripts' time (ms): ahead of the server's own, by which keys end."""
@@ -55,6 +56,7 @@ COMMIT = Commit(
     idempotency_key="i:key",
     answer=b"answer",
     answer_ttl_ms=60_000,
+    step=b"step",
     quotas=QUOTAS,
 )
 SAVE = Save(
@@ -65,7 +67,10 @@ SAVE = Save(
     facts=FOUR + b"new facts",
     state=SIX + b"new state",
     seen=b"new seen",
-    outcomes=((DECISIONS, "o" + UID, b"outcome"), (FORGOTTEN, "o" + UID, b"of a decision forgotten")),
+    outcomes=(
+        (DECISIONS, "o" + UID, b"outcome", b"step of an outcome"),
+        (FORGOTTEN, "o" + UID, b"of a decision forgotten", b"step of nothing"),
+    ),
     settled=(QuotaOp(BOOTS, "settle", "other"), QuotaOp(SOCKS, "settle", "m")),
 )
 
@@ -133,6 +138,10 @@ class Bench:
     def spent(self, quota: Quota) -> int:
         return int(self.call("HGET", quota.keys[1], quota.period) or 0)
 
+    def trail(self) -> list[bytes]:
+        entries = [as_list(as_list(entry)[1]) for entry in as_list(self.call("XRANGE", TRAIL, "-", "+"))]
+        return [cast("bytes", fields[1]) for fields in entries]
+
     def refuses(self, what: Commit | Save, code: str) -> Committed:
         """Try to write; assert that it is refused for that reason, and that nothing at all is written."""
         before = self.everything()
@@ -170,6 +179,7 @@ def test_a_commit_at_the_edge_of_all_its_conditions_writes_all_of_it(bench: Benc
     assert bench.call("PEXPIRETIME", DECISIONS) == COMMIT.record_until
     assert bench.call("GET", "i:key") == b"answer"
     assert 0 < bench.call("PTTL", "i:key") <= 60_000
+    assert bench.trail() == [b"step"]
     until = NOW + 60_000
     assert [(bench.holds(op.quota), bench.spent(op.quota)) for op in QUOTAS] == [
         ({b"other": NOW + 1, b"m": until}, 3),
@@ -194,6 +204,7 @@ def test_a_save_whose_conditions_all_hold_writes_all_of_it(bench: Bench) -> None
     assert bench.write(SAVE) == Committed("done", NOW)
     assert bench.hash(CUSTOMER) == {b"f": SAVE.facts, b"p": SAVE.state, b"e": SAVE.seen}
     assert bench.hash(DECISIONS) == {b"earlier": b"decision", b"o" + UID.encode(): b"outcome"}
+    assert bench.trail() == [b"step of an outcome"]
     assert (bench.holds(BOOTS), bench.spent(BOOTS)) == ({b"ended": NOW}, 6)
     assert (bench.holds(SOCKS), bench.spent(SOCKS)) == ({}, 6)
 
@@ -371,7 +382,7 @@ def test_a_script_that_counts_ended_holds_or_asks_for_what_was_promised_is_caugh
 def test_an_outcome_does_not_bring_back_a_day_of_decisions_that_is_forgotten(bench: Bench) -> None:
     assert bench.write(SAVE).code == "done"
     assert bench.call("EXISTS", FORGOTTEN) == 0
-    bench.use("fold", in_place(timeless("fold"), "redis.call('EXISTS', KEYS[3 + i]) == 1", "true"))
+    bench.use("fold", in_place(timeless("fold"), "redis.call('EXISTS', KEYS[4 + i]) == 1", "true"))
     assert bench.write(replace(SAVE, facts_version=FOUR, state_version=SIX)).code == "done"
     assert bench.call("EXISTS", FORGOTTEN) == 1
 

@@ -14,6 +14,7 @@ from api.cli import app
 from api.routes import ROUTES
 from api.settings import SETTINGS
 from loadtests.server import Running, running
+from tests.unit.engine.evaluation.logged import DAY_MS, START, candidate, logged, row
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -43,12 +44,35 @@ def tact() -> Iterator[Running]:
         yield one
 
 
+@pytest.fixture(scope="module")
+def cwd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example and a decision log: a fair coin between two offers, one customer in ten in control."""
+    folder = tmp_path_factory.mktemp("cwd")
+    (folder / "policies").symlink_to(ROOT / "policies")
+    made = []
+    for number in range(4_000):
+        control, heads = number % 10 == 0, number * 7 % 20 < 10
+        two = [
+            candidate("winter-boots", chance=0.5, value=12.0),
+            candidate("running-shoes", chance=0.5, value=14.0),
+        ]
+        chosen = None if control else two[heads]["offer"]
+        said = {"grp": "control" if control else "none", "reward": float(number % 3 == 0)}
+        made.append(
+            row(number, [] if control else two, chosen, placement="home_hero", outcome="accepted", **said)
+        )
+    later = START + 10 * DAY_MS  # so that every customer's time is over
+    made.append(row(4_000, two, "winter-boots", at=later, outcome_at=later))
+    logged(folder / "var" / "decisions", made)
+    return folder
+
+
 @pytest.mark.parametrize("line", [line for line in shell_lines(README) if not line.startswith("make")])
-def test_every_command_of_the_readme_works(tact: Running, line: str) -> None:
+def test_every_command_of_the_readme_works(tact: Running, cwd: Path, line: str) -> None:
     words = shlex.split(line.replace("http://127.0.0.1:8080", tact.url))
     if words[0] == "tact":
         words = [sys.executable, "-m", "api.main", *words[1:]]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     if words[0] == "curl":
         assert "detail" not in json.loads(done.stdout)

@@ -15,6 +15,7 @@ from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from engine.arbitration import (
+    EVERYBODY,
     Distribution,
     _made,
     distribution,
@@ -151,7 +152,7 @@ def test_chances_add_up_and_none_is_below_the_floor(
     mean, deviation = (np.array(part) for part in means_and_spreads)
     chance = probabilities(mean, deviation, floor)
     assert chance.sum() == pytest.approx(1)
-    assert (chance >= floor / len(mean) * (1 - 1e-9)).all()
+    assert (chance >= EVERYBODY * floor / len(mean) * (1 - 1e-9)).all()
 
 
 @given(st.integers(2, 12).flatmap(normals))
@@ -166,13 +167,15 @@ def test_the_better_of_two_with_one_deviation_is_never_less_likely(
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.02, 0.5, 1.0])
-def test_the_floor_is_spread_over_the_shortlist(floor: float) -> None:
-    chance = probabilities(np.array([50.0, 1.0, 0.5]), np.full(3, 0.4), floor)
-    assert chance == pytest.approx([1 - 2 / 3 * floor, floor / 3, floor / 3], abs=1e-3)
+def test_the_floor_is_spread_over_those_that_may_be_the_best_and_a_tenth_over_all(floor: float) -> None:
+    near = probabilities(np.array([50.0, 48.0, 0.5]), np.full(3, 0.4), floor)
+    far = EVERYBODY / 3 * floor
+    tried = (1 - EVERYBODY) / 2 * floor + far
+    assert near == pytest.approx([1 - tried - far, tried, far], abs=1e-3)
 
 
 def test_without_deviation_the_greatest_takes_all_but_the_floor() -> None:
-    assert over("nothing to explore").chance == pytest.approx((0.005, 0.005, 0.985, 0.005), abs=1e-3)
+    assert over("nothing to explore").chance == pytest.approx((0.00125, 0.00125, 0.99625, 0.00125), abs=1e-4)
 
 
 def test_equal_priorities_share_alike() -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from engine import plan as plan_module
 from engine.governor import FAR
-from engine.plan import condition_values, mask_of, places_of
+from engine.masks import mask_of, places_of
+from engine.plan import condition_values
 from engine.scoring import Snapshot, prior_snapshot, score
 from features.event import parse_event, parse_time
 from features.facts import Case, Dated

@@ -1,0 +1,181 @@
+"""The archive: every decision as a row of the decision log, for judging and for anybody's own analysis.
+
+Follows the trail, as the learner does. A decision is due when its attribution window has passed: then it is written,
+with what became of it, to a Parquet file of its own day, and that row is its last. One that has an outcome before is
+written at the next flush as well, so a log that is read today knows of today; of the rows of one decision the last
+counts. What is due lies in the store beside the position, so a crash loses nothing: at worst a row is written twice.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.activation import NoPolicy, Plans
+from engine.adapters.connection import Command, StoreUnavailable
+from engine.adapters.store import as_bytes, as_list
+from engine.customers import Customers, state_of
+from engine.deciding import reservation_state
+from engine.decision import DECODER
+from engine.errors import NotFound
+from engine.evaluation.log import SCHEMA
+from engine.evaluation.rows import row_of
+from engine.ids import TAG_LENGTH, made_at, public_id, stored_uid
+from engine.learning.inputs import Inputs
+from engine.trail import ARCHIVED, MADE, TRAIL, Outcome, parse_step
+from policies.model import Model
+
+DUE: Final = "tact:archive:due"
+BATCH: Final = 1_000
+ROWS_A_FILE: Final = 5_000
+FLUSH_S: Final = 30.0
+_EVERYTHING: Final = Model("archive", ())
+log = logging.getLogger("tact.archive")
+
+
+class Archive:
+    """Writes the decision log of one store into a folder."""
+
+    def __init__(self, customers: Customers, plans: Plans, folder: Path) -> None:
+        """`folder` gets `day=YYYY-MM-DD/part-….parquet`."""
+        self.customers = customers
+        self.plans = plans
+        self.store = customers.store
+        self.folder = folder
+        self.position = ""
+        self._touched: dict[str, None] = {}
+        self._files = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Follow the trail until `stop` is set; a store that is away is waited for."""
+        flushed = time.monotonic()
+        while not stop.is_set():
+            try:
+                await self.step(block_ms=500)
+                if time.monotonic() - flushed >= FLUSH_S or len(self._touched) >= ROWS_A_FILE:
+                    await self.flush()
+                    flushed = time.monotonic()
+            except NoPolicy:
+                await asyncio.sleep(0.1)
+            except StoreUnavailable as error:
+                log.warning("the store does not answer, waiting: %s", error)
+                self.position = ""
+                await asyncio.sleep(0.2)
+        await self.flush()
+
+    async def step(self, block_ms: int = 0) -> int:
+        """Take one batch of steps in; returns how many there were."""
+        if not self.position:
+            self.position = (as_bytes(await self.store.connection.call("GET", ARCHIVED)) or b"0-0").decode()
+        command: list[str | int] = ["XREAD", "COUNT", BATCH]
+        if block_ms:
+            command += ["BLOCK", block_ms]
+        reply = await self.store.connection.call(
+            *command, "STREAMS", TRAIL, self.position, within_s=block_ms / 1000 + 5
+        )
+        streams = as_list(reply)
+        if not streams:
+            return 0
+        made: dict[str, None] = {}
+        last = self.position
+        entries = as_list(as_list(streams[0])[1])
+        for row in entries:
+            place, fields = as_list(row)
+            last = (as_bytes(place) or b"").decode()
+            try:
+                step = parse_step(as_bytes(as_list(fields)[1]) or b"")
+            except (ValueError, msgspec.MsgspecError) as error:
+                log.warning("the step %s of the trail is left out: %s", last, error)
+                continue
+            key = step.tag + step.uid
+            if step.kind == MADE:
+                made[key] = None
+            else:
+                self._touched[key] = None
+        commands: list[Command] = []
+        if made:
+            plan = await self.plans.get((await self.store.clock())[1])
+            window = plan.policy.attribution.accept_ms
+            due = [part for key in made for part in (made_at(key[TAG_LENGTH:]) + window, key)]
+            commands.append(("ZADD", DUE, *due))
+        await self.store.connection.pipeline([*commands, ("SET", ARCHIVED, last)])
+        self.position = last
+        return len(entries)
+
+    async def flush(self) -> int:
+        """Write what is due and what was touched; returns how many rows were written."""
+        written = 0
+        while True:
+            now = (await self.store.clock())[0]
+            reply = await self.store.connection.call(
+                "ZRANGE", DUE, "-inf", f"({now}", "BYSCORE", "LIMIT", 0, ROWS_A_FILE
+            )
+            due = [(as_bytes(key) or b"").decode() for key in as_list(reply)]
+            keys = list(dict.fromkeys([*due, *self._touched]))
+            if not keys:
+                break
+            found = await self._rows(keys, now)
+            await asyncio.to_thread(self._write, [row for _, row in found.values()], now)
+            written += len(found)
+            if due:
+                later = [part for key, (at, _) in found.items() if at > now for part in (at, key)]
+                commands: list[Command] = [("MULTI",), ("ZREM", DUE, *due)]
+                commands += [("ZADD", DUE, *later)] if later else []
+                await self.store.connection.pipeline([*commands, ("EXEC",)])
+            self._touched.clear()
+        await self.store.trim_trail()
+        return written
+
+    async def _rows(self, keys: Iterable[str], now: int) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Return each decision's row, and when nothing more can become of it (ms)."""
+        found = {}
+        for key in keys:
+            tag, uid = key[:TAG_LENGTH], key[TAG_LENGTH:]
+            blob, outcomes = await self.store.decision(tag, uid)
+            if blob is None:
+                continue  # erased, or older than decisions are kept
+            record = DECODER.decode(blob)
+            try:
+                plan = await self.plans.get(record.policy_version)
+            except NotFound:
+                continue
+            held = await self.customers.load_tag(tag, record.customer_id)
+            state = None
+            if record.reserved:
+                state = reservation_state(held.facts, stored_uid(tag, uid, held.tag), now)
+            inputs = Inputs(plan, _EVERYTHING).read(
+                state_of(self.plans.catalogues, plan.catalogue, record.state or None),
+                record.profile,
+                record.context,
+                record.placement,
+                record.at,
+            )
+            told = [
+                Outcome(*msgspec.msgpack.decode(one, type=tuple[str, int, str | None])) for one in outcomes
+            ]
+            row = row_of(plan, public_id(tag, uid), held.tag, record, inputs, told, state, now)
+            found[key] = max(record.at + plan.policy.attribution.accept_ms, record.expires_at) + 1, row
+        return found
+
+    def _write(self, rows: list[dict[str, Any]], now: int) -> None:
+        """Write one file a day, whole or not at all; later files sort behind earlier ones."""
+        days: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            days.setdefault(f"{row['at']:%Y-%m-%d}", []).append(row)
+        for day, part in sorted(days.items()):
+            self._files += 1
+            folder = self.folder / f"day={day}"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"part-{now:015d}-{self._files:06d}.parquet"
+            unfinished = path.with_suffix(".unfinished")
+            pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), unfinished, compression="zstd")
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.rename(path)

@@ -1,0 +1,69 @@
+"""What a model reads of a decision: features, profile fields and context keys, as they were at that moment.
+
+Serving and learning ask the same compiled reader, so a model learns from exactly what it scored with. The placement
+is always among the inputs: how well an offer does depends on where it is shown before it depends on anything else.
+"""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from engine.plan import Plan
+from features.facts import Value
+from features.state import FeatureState
+from policies.model import Model
+
+Context = dict[str, Any]
+"""Input name to value: numbers, strings, truths or lists of strings; what is null is left out."""
+
+
+class Inputs:
+    """The inputs of one model under one policy set, compiled."""
+
+    def __init__(self, plan: Plan, model: Model) -> None:
+        """Resolve the patterns of `models.yaml` (`features.*`, `profile.tier`, `context.*`)."""
+        wanted = model.inputs
+        self._catalogue = plan.catalogue
+        self._readers = tuple(
+            ("features." + name, place, read)
+            for name, place, read in plan.catalogue.readers(
+                name for name in plan.catalogue.names() if _matches("features." + name, wanted)
+            )
+        )
+        self._defaults = {
+            name: default for name, default in plan.defaults.items() if default and _matches(name, wanted)
+        }
+        self._profile = {
+            field: f"profile.{field}" for field in plan.policy.profile if _matches(f"profile.{field}", wanted)
+        }
+        self._context = tuple(pattern for pattern in wanted if pattern.startswith("context."))
+        self._all_context = "context.*" in self._context
+
+    def read(
+        self,
+        state: FeatureState,
+        profile: Mapping[str, Value],
+        context: Mapping[str, Any],
+        placement: str,
+        now: int,
+    ) -> Context:
+        """Return the inputs at `now` (ms); `state` belongs to the plan's catalogue."""
+        found: Context = {"placement": placement, **self._defaults}
+        held = self._catalogue.values(state)
+        for name, place, read in self._readers:
+            value = held[place]
+            if value is not None and (seen := read(value, now)) is not None:
+                found[name] = seen
+        for field, name in self._profile.items():
+            known = profile.get(field)
+            if known is not None:
+                found[name] = known
+        for key, value in context.items():
+            name = "context." + key
+            if self._all_context or _matches(name, self._context):
+                found[name] = value
+        return found
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,185 @@
+"""The learner: follows the trail, learns, publishes what serves, and can always go on from its last checkpoint.
+
+One process, the only one that changes models. A batch of steps is read, the decisions that they name are loaded, and
+all is folded in order. A checkpoint holds the models, what is open, and the position that both have come to, in one
+value: after a crash the learner goes on from there, and the fold makes the same models again. The trail is kept
+until a checkpoint has passed it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from engine.activation import NoPolicy, Plans
+from engine.adapters.connection import Command, StoreUnavailable
+from engine.adapters.store import Store, as_bytes, as_list, decisions_key
+from engine.customers import Customers, state_of
+from engine.decision import DECODER, Record
+from engine.errors import NotFound
+from engine.ids import made_at
+from engine.learning.inputs import Inputs
+from engine.learning.outcomes import Case, Learning, Notes
+from engine.learning.serving import MODEL, MODEL_VERSION
+from engine.learning.snapshot import BadSnapshot, Snapshot, pack, unpack
+from engine.plan import Plan
+from engine.trail import LEARNED, RELEASED, TRAIL, Step, parse_step
+
+CHECKPOINT: Final = "tact:learner"
+BATCH: Final = 500
+PUBLISH_S: Final = 1.0
+PUBLISH_BYTES_A_SECOND: Final = 1 << 20
+"""A large model is published less often: every write of it is synced to disk."""
+CHECKPOINT_S: Final = 30.0
+log = logging.getLogger("tact.learner")
+
+
+class _Kept(msgspec.Struct, array_like=True):
+    position: str
+    notes: Notes
+
+
+class Learner:
+    """Learns from the trail of one store."""
+
+    def __init__(self, customers: Customers, plans: Plans) -> None:
+        """Take the store and the compiled policies."""
+        self.plans = plans
+        self.store: Store = customers.store
+        self.learning = Learning()
+        self.position = "0-0"
+        self._inputs: dict[tuple[str, str], Inputs] = {}
+        self._kept = ""
+        self._published = ""
+        self._publish_at = 0.0
+        self._keep_at = 0.0
+
+    async def load(self) -> None:
+        """Go on from the checkpoint; a damaged one is refused, and the trail is learned from its beginning."""
+        blob = as_bytes(await self.store.connection.call("GET", CHECKPOINT))
+        if blob is None:
+            return
+        try:
+            snapshot = unpack(blob)
+            kept = msgspec.msgpack.decode(snapshot.notes, type=_Kept)
+        except (BadSnapshot, msgspec.MsgspecError) as error:
+            log.critical(
+                "the learner's checkpoint is refused: %s; it learns again from what the trail holds", error
+            )
+            return
+        self.learning, self.position = Learning(snapshot.heads, kept.notes), kept.position
+        self._kept = self._published = self.position
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Learn until `stop` is set; a store that is away is waited for."""
+        loaded = False
+        while not stop.is_set():
+            try:
+                if not loaded:
+                    await self.load()
+                    loaded = True
+                await self.step(block_ms=250)
+                await self.publish(time.monotonic())
+            except NoPolicy:
+                await asyncio.sleep(0.1)
+            except StoreUnavailable as error:
+                log.warning("the store does not answer, waiting: %s", error)
+                self.learning, self.position = Learning(), "0-0"  # nobody knows how far this had come
+                loaded = False
+                await asyncio.sleep(0.2)
+        if loaded:
+            await self.keep()
+
+    async def step(self, block_ms: int = 0) -> int:
+        """Take one batch in; waits up to `block_ms` for the first step. Returns how many steps there were."""
+        command: list[str | int] = ["XREAD", "COUNT", BATCH]
+        if block_ms:
+            command += ["BLOCK", block_ms]
+        reply = await self.store.connection.call(
+            *command, "STREAMS", TRAIL, self.position, within_s=block_ms / 1000 + 5
+        )
+        streams = as_list(reply)
+        if not streams:
+            return 0
+        entries: list[tuple[str, Step]] = []
+        for row in as_list(as_list(streams[0])[1]):
+            place, fields = as_list(row)
+            position = (as_bytes(place) or b"").decode()
+            try:
+                entries.append((position, parse_step(as_bytes(as_list(fields)[1]) or b"")))
+            except (ValueError, msgspec.MsgspecError) as error:
+                log.warning("the step %s of the trail is left out: %s", position, error)
+        cases = await self._cases([step for _, step in entries])
+        for position, step in entries:
+            self.learning.take(
+                step, int(position.partition("-")[0]), lambda step: cases.get(step.tag + step.uid)
+            )
+            self.position = position
+        return len(entries)
+
+    async def publish(self, now: float) -> None:
+        """Publish the models if they have changed and it is time (`now` in s); keep a checkpoint now and then."""
+        if self.position != self._published and now >= self._publish_at and self.learning.heads:
+            blob = pack(Snapshot(self.position, self.learning.heads), self.learning.notes.golden)
+            await self.store.connection.pipeline(
+                [("MULTI",), ("SET", MODEL, blob), ("SET", MODEL_VERSION, self.position), ("EXEC",)]
+            )
+            self._published = self.position
+            self._publish_at = now + max(PUBLISH_S, len(blob) / PUBLISH_BYTES_A_SECOND)
+        if now >= self._keep_at:
+            await self.keep()
+            self._keep_at = now + CHECKPOINT_S
+
+    async def keep(self) -> None:
+        """Keep a checkpoint, if there is anything new."""
+        if self.position == self._kept:
+            return
+        notes = msgspec.msgpack.encode(_Kept(self.position, self.learning.notes))
+        blob = pack(Snapshot(self.position, self.learning.heads, notes), self.learning.notes.golden)
+        await self.store.connection.pipeline(
+            [("MULTI",), ("SET", CHECKPOINT, blob), ("SET", LEARNED, self.position), ("EXEC",)]
+        )
+        await self.store.trim_trail()
+        self._kept = self.position
+
+    async def _cases(self, steps: Sequence[Step]) -> dict[str, Case]:
+        """Load the decisions that the steps name."""
+        places = {(step.tag, step.uid) for step in steps if step.kind != RELEASED}
+        wanted = sorted(places)
+        if not wanted:
+            return {}
+        commands: list[Command] = [("HGET", decisions_key(tag, made_at(uid)), uid) for tag, uid in wanted]
+        cases = {}
+        for (tag, uid), reply in zip(wanted, await self.store.connection.pipeline(commands), strict=True):
+            blob = as_bytes(reply)
+            if blob is None:
+                continue
+            record = DECODER.decode(blob)
+            try:
+                plan = await self.plans.get(record.policy_version)
+            except NotFound:
+                continue
+            cases[tag + uid] = self._case(plan, record)
+        return cases
+
+    def _case(self, plan: Plan, record: Record) -> Case:
+        state = state_of(self.plans.catalogues, plan.catalogue, record.state or None)
+        contexts = {}
+        for model in plan.policy.models:
+            key = (plan.policy.version, model.name)
+            if key not in self._inputs:
+                self._inputs[key] = Inputs(plan, model)
+            contexts[model.name] = self._inputs[key].read(
+                state, record.profile, record.context, record.placement, record.at
+            )
+        return Case(
+            record.at,
+            record.channel,
+            tuple(pick.offer for pick in record.chosen),
+            record.reserved,
+            plan.policy,
+            contexts,
+        )

@@ -1,0 +1,183 @@
+"""The fold of the trail into models: each decision joins its outcomes once, by its own recorded inputs (G15).
+
+What holds: the models are a function of the steps in their order, and of nothing else; no clock, no randomness. A
+message that was delivered, or seen where its channel tells what was seen, is learned as an assumed "no"; a yes
+within the attribution window takes that back and is learned in its place, once an offer; what was released, or never
+confirmed, is learned as nothing at all. After the window a decision is closed: its "no" is final, and what comes
+later is not its doing.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from engine.learning.hybrid import Hybrid, Setting
+from engine.learning.inputs import Context
+from engine.trail import CONFIRMED, MADE, OUTCOME, RELEASED, Outcome, Step
+from policies.model import Model, PolicySet
+
+_YES: Final = {"accept": frozenset({"accept", "purchase", "store_purchase"})}
+"""What a head that is named by an event takes for a yes, where that is more than the event itself."""
+_SEEN: Final = frozenset({"impression", "click", "email_click", "accept", "reject"})
+"""Outcomes that only somebody who has seen the message can give."""
+GOLDEN: Final = 3
+"""Contexts that are kept for whoever reads a snapshot to try."""
+
+
+class Case(msgspec.Struct, frozen=True):
+    """A decision as it is learned from: what it offered, to whom, and under which policy set."""
+
+    at: int
+    """When it was made (ms)."""
+    channel: str
+    offers: tuple[str, ...]
+    waits: bool
+    """It is a reservation: nothing has happened before its confirm."""
+    policy: PolicySet
+    contexts: Mapping[str, Context]
+    """Inputs by head."""
+
+
+Find = Callable[[Step], Case | None]
+"""Returns the decision of a step; None where it is not kept any more."""
+
+
+class Open(msgspec.Struct, array_like=True):
+    """A decision whose window has not passed."""
+
+    made: int
+    until: int
+    learned: bool = False
+    expected: dict[str, list[float]] = {}
+    """By head, for each offer what was expected when the "no" was assumed."""
+    yes: dict[str, list[int]] = {}
+    """By head, the offers (by place) whose yes was learned."""
+
+
+class Notes(msgspec.Struct, array_like=True):
+    """What a checkpoint keeps beside the models."""
+
+    open: dict[str, Open] = {}
+    reporting: list[str] = []
+    policies: list[str] = []
+    golden: list[Context] = []
+    steps: int = 0
+
+
+class Learning:
+    """The models and all that they have yet to hear of."""
+
+    def __init__(self, heads: dict[str, Hybrid] | None = None, notes: Notes | None = None) -> None:
+        """Start with nothing, or go on from a checkpoint."""
+        self.heads = heads or {}
+        self.notes = notes or Notes()
+
+    def take(self, step: Step, at: int, find: Find) -> bool:
+        """Take one step in, that was written at `at` (ms); say whether any model learned."""
+        self.notes.steps += 1
+        self._close(at)
+        key = step.tag + step.uid
+        if step.kind == MADE:
+            return self._made(key, find(step))
+        known = self.notes.open.get(key)
+        if known is None:
+            return False
+        if step.kind == RELEASED:
+            del self.notes.open[key]
+            return False
+        case = find(step)
+        if case is None:
+            return False
+        if step.kind == CONFIRMED:
+            return case.channel not in self.notes.reporting and self._assume(known, case)
+        assert step.kind == OUTCOME and step.outcome is not None  # noqa: S101, PT018  # there is no other kind
+        return self._outcome(known, case, step.outcome)
+
+    def _made(self, key: str, case: Case | None) -> bool:
+        if case is None or not case.offers:
+            return False
+        self._know(case.policy)
+        known = self.notes.open[key] = Open(case.at, case.at + case.policy.attribution.accept_ms)
+        if case.waits or case.channel in self.notes.reporting:
+            return False
+        return self._assume(known, case)
+
+    def _outcome(self, known: Open, case: Case, outcome: Outcome) -> bool:
+        reporting = self.notes.reporting
+        if outcome.type == "impression" and case.channel not in reporting:
+            reporting.append(case.channel)
+        if outcome.at > known.until:
+            return False
+        learned = outcome.type in _SEEN and self._assume(known, case)
+        for model in case.policy.models:
+            if outcome.type not in _positives(model):
+                continue
+            learned = self._assume(known, case) or learned
+            place = _place(case, outcome)
+            yes = known.yes.setdefault(model.name, [])
+            if place is None or place in yes:
+                continue
+            yes.append(place)
+            head = self.heads[model.name]
+            head.take_back(case.contexts[model.name], case.offers[place], 0.0, 1.0)
+            if model.drift:
+                head.check(known.expected[model.name][place], 1.0)
+            learned = True
+        return learned
+
+    def _assume(self, known: Open, case: Case) -> bool:
+        """Learn a "no" for everything that the message offered, unless that was done before."""
+        if known.learned:
+            return False
+        known.learned = True
+        for model in case.policy.models:
+            head, context = self.heads[model.name], case.contexts[model.name]
+            known.expected[model.name] = [head.learn(context, offer, 0.0, case.at) for offer in case.offers]
+        golden = self.notes.golden
+        if len(golden) < GOLDEN and case.policy.models:
+            golden.append(dict(case.contexts[case.policy.models[0].name]))
+        return True
+
+    def _close(self, at: int) -> None:
+        """Close the decisions whose window had passed at `at` (ms): what was assumed of them is final."""
+        opened = self.notes.open
+        while opened and (known := opened[key := next(iter(opened))]).until < at:
+            del opened[key]
+            for name, expected in known.expected.items():
+                yes = known.yes.get(name, ())
+                for place, probability in enumerate(expected):
+                    if place not in yes:
+                        self.heads[name].check(probability, 0.0)
+
+    def _know(self, policy: PolicySet) -> None:
+        """Have a head for each model of the policy set, and all of its offers in each."""
+        if policy.version in self.notes.policies:
+            return
+        self.notes.policies.append(policy.version)
+        for model in policy.models:
+            head = self.heads.setdefault(model.name, Hybrid(Setting(half_life_ms=model.half_life_ms or None)))
+            head.add_offers(
+                {offer.id: _start(model.prior or offer.prior) for offer in policy.offers.values()},
+                {
+                    offer.id: {"category": offer.category, **offer.attributes}
+                    for offer in policy.offers.values()
+                },
+            )
+
+
+def _positives(model: Model) -> frozenset[str]:
+    return frozenset().union(*(_YES.get(event, frozenset({event})) for event in model.predicts))
+
+
+def _place(case: Case, outcome: Outcome) -> int | None:
+    """Return which of the message's offers an outcome is about; None where it does not say which of several."""
+    if outcome.offer is not None:
+        return case.offers.index(outcome.offer) if outcome.offer in case.offers else None
+    return 0 if len(case.offers) == 1 else None
+
+
+def _start(prior: float) -> float:
+    prior = min(max(prior, 1e-6), 1 - 1e-6)
+    return math.log(prior / (1 - prior))

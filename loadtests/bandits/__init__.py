@@ -1,0 +1,1 @@
+"""Classification sets and made-up worlds turned into bandits, and the learners that play them."""

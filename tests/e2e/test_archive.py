@@ -1,0 +1,150 @@
+"""Every decision becomes a row of the decision log, and the last row of a decision is the whole truth."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pytest
+
+from engine.archive import DUE, Archive
+from engine.evaluation.log import BadLog, latest, read
+from engine.trail import ARCHIVED, LEARNED
+from tests.e2e.learning_world import World, shop
+
+__all__ = ["shop"]  # pytest finds the fixture here
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def archive(world: World, tmp_path: Path) -> Archive:
+    return Archive(world.one.customers, world.one.plans, tmp_path / "log")
+
+
+def archived(world: World, archive: Archive) -> None:
+    while world.run(archive.step()):
+        pass
+    world.run(archive.flush())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """All rows in the order of the files."""
+    return [row for file in sorted(folder.rglob("*.parquet")) for row in pl.read_parquet(file).to_dicts()]
+
+
+def passes(world: World, decision_id: str) -> None:
+    """Let a decision's window be over: its due time comes."""
+    world.call("ZADD", DUE, 1, decision_id)
+
+
+def test_a_decision_with_an_outcome_is_a_row_with_all_that_led_to_it(world: World, archive: Archive) -> None:
+    world.event("page_view")
+    world.run(world.one.people.put_profile("c1", {"tier": "gold"}))
+    shown = world.decide(exclude=("hat",))
+    offer = shown["offers"][0]["offer"]
+    world.event("accept", shown, offer=offer)
+    archived(world, archive)
+    (row,) = rows(archive.folder)
+    assert row["decision_id"] == shown["decision_id"]
+    assert row["customer"] == world.one.customers.tag("c1")
+    assert (row["action"], row["grp"], row["model_version"]) == ("offer", "none", "prior")
+    assert (row["outcome"], row["reward"]) == ("accepted", 1.0)
+    assert dict(row["inputs"]) == {
+        "placement=home": 1.0,
+        "features.views": 1.0,
+        "profile.tier=gold": 1.0,
+    }
+    told = {one["offer"]: one for one in row["candidates"]}
+    assert told["hat"]["reason"] == "excluded"
+    assert told["hat"]["chance"] is None
+    assert told["boots"]["propensity"] == pytest.approx(0.05)
+    assert told["boots"]["low"] < 0.05 < told["boots"]["high"]
+    assert told["boots"]["chance"] + told["socks"]["chance"] == pytest.approx(1.0)
+    (chosen,) = row["chosen"]
+    assert chosen["selection_probability"] == pytest.approx(told[offer]["chance"])
+
+
+def test_silence_is_written_when_the_window_has_passed_and_not_before(world: World, archive: Archive) -> None:
+    shown = world.decide()
+    archived(world, archive)
+    assert rows(archive.folder) == []
+    passes(world, shown["decision_id"])
+    archived(world, archive)
+    (row,) = rows(archive.folder)
+    assert (row["outcome"], row["reward"]) == ("open", None)  # it was due too early, and stays due
+    assert world.call("ZSCORE", DUE, shown["decision_id"]) is not None
+
+
+def test_what_was_given_back_is_censored_and_never_a_no(world: World, archive: Archive) -> None:
+    reserved = world.decide(placement="pop")
+    world.run(world.one.contacts.release(reserved["reservation"]["id"]))
+    archived(world, archive)
+    (row,) = rows(archive.folder)
+    assert (row["outcome"], row["reward"], row["delivered"]) == ("censored", None, False)
+
+
+def test_a_learned_models_scores_are_logged_as_they_were(world: World, archive: Archive) -> None:
+    for number in range(5):
+        world.event("accept", world.decide(f"c{number}"), customer_id=f"c{number}")
+    world.learn()
+    world.run(world.learner.publish(0.0))
+    world.run(world.one.models.refresh())
+    shown = world.decide("c9", explain=True)
+    world.event("accept", shown, customer_id="c9")
+    archived(world, archive)
+    row = next(row for row in rows(archive.folder) if row["decision_id"] == shown["decision_id"])
+    told = {fate["offer"]: fate["details"] for fate in shown["trace"]}
+    assert row["model_version"] == shown["model_version"]
+    for one in row["candidates"]:
+        assert one["propensity"] == pytest.approx(told[one["offer"]]["propensity"], rel=1e-6)
+        assert one["priority"] == pytest.approx(told[one["offer"]]["priority"], rel=1e-6)
+        assert one["deviation"] == pytest.approx(told[one["offer"]]["priority_deviation"], rel=1e-3)
+
+
+def test_an_archive_that_died_goes_on_and_the_last_row_counts(world: World, archive: Archive) -> None:
+    shown = world.decide()
+    world.event("impression", shown)
+    archived(world, archive)
+    back = Archive(world.one.customers, world.one.plans, archive.folder)
+    assert world.run(back.step()) == 0
+    world.event("accept", shown)
+    world.pass_a_millisecond()
+    archived(world, back)
+    assert [row["outcome"] for row in rows(archive.folder)] == ["open", "accepted"]
+    log = read(archive.folder)
+    assert log.outcome.tolist() == ["accepted"]
+    assert log.reward.tolist() == [1.0]
+
+
+def test_the_log_is_read_by_duckdb_pandas_and_polars_as_it_is(world: World, archive: Archive) -> None:
+    world.event("accept", world.decide())
+    archived(world, archive)
+    files = f"{archive.folder}/*/*.parquet"
+    assert duckdb.connect().read_parquet(files).project("outcome, reward").fetchall() == [("accepted", 1.0)]
+    assert pd.read_parquet(archive.folder)["outcome"].tolist() == ["accepted"]
+    assert pl.read_parquet(files)["outcome"].to_list() == ["accepted"]
+
+
+def test_an_export_has_each_decision_once(world: World, archive: Archive, tmp_path: Path) -> None:
+    shown = world.decide()
+    for outcome in ("impression", "accept"):
+        world.event(outcome, shown)
+        archived(world, archive)
+        world.pass_a_millisecond()
+    assert latest(archive.folder, tmp_path / "out", date(2020, 1, 1)) == 1
+    assert [row["outcome"] for row in rows(tmp_path / "out")] == ["accepted"]
+    with pytest.raises(BadLog, match="no decisions since"):
+        latest(archive.folder, tmp_path / "none", date(9000, 1, 1))
+
+
+def test_the_trail_is_kept_until_both_have_passed_it(world: World, archive: Archive) -> None:
+    world.event("impression", world.decide())
+    archived(world, archive)
+    assert world.steps() == 2
+    world.learn()
+    world.run(world.learner.keep())
+    assert world.call("GET", LEARNED) == world.call("GET", ARCHIVED)
+    assert world.steps() <= 1
