@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ from policies.model import Model
 DUE: Final = "tact:archive:due"
 BATCH: Final = 1_000
 ROWS_A_FILE: Final = 5_000
+PAUSE_S: Final = 1.0
 FLUSH_S: Final = 30.0
 _EVERYTHING: Final = Model("archive", ())
 log = logging.getLogger("tact.archive")
@@ -58,7 +60,9 @@ class Archive:
         flushed = time.monotonic()
         while not stop.is_set():
             try:
-                await self.step(block_ms=500)
+                if await self.step() < BATCH:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), PAUSE_S)
                 if time.monotonic() - flushed >= FLUSH_S or len(self._touched) >= ROWS_A_FILE:
                     await self.flush()
                     flushed = time.monotonic()
@@ -70,16 +74,11 @@ class Archive:
                 await asyncio.sleep(0.2)
         await self.flush()
 
-    async def step(self, block_ms: int = 0) -> int:
+    async def step(self) -> int:
         """Take one batch of steps in; returns how many there were."""
         if not self.position:
             self.position = (as_bytes(await self.store.connection.call("GET", ARCHIVED)) or b"0-0").decode()
-        command: list[str | int] = ["XREAD", "COUNT", BATCH]
-        if block_ms:
-            command += ["BLOCK", block_ms]
-        reply = await self.store.connection.call(
-            *command, "STREAMS", TRAIL, self.position, within_s=block_ms / 1000 + 5
-        )
+        reply = await self.store.connection.call("XREAD", "COUNT", BATCH, "STREAMS", TRAIL, self.position)
         streams = as_list(reply)
         if not streams:
             return 0

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -30,11 +31,18 @@ from engine.trail import LEARNED, RELEASED, TRAIL, Step, parse_step
 
 CHECKPOINT: Final = "tact:learner"
 BATCH: Final = 500
+PAUSE_S: Final = 0.2
 PUBLISH_S: Final = 1.0
 PUBLISH_BYTES_A_SECOND: Final = 1 << 20
 """A large model is published less often: every write of it is synced to disk."""
 CHECKPOINT_S: Final = 30.0
 log = logging.getLogger("tact.learner")
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    """Let steps gather: to be woken for each would cost the store and the processor more than the steps do."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), PAUSE_S)
 
 
 class _Kept(msgspec.Struct, array_like=True):
@@ -81,7 +89,8 @@ class Learner:
                 if not loaded:
                     await self.load()
                     loaded = True
-                await self.step(block_ms=250)
+                if await self.step() < BATCH:
+                    await _pause(stop)
                 await self.publish(time.monotonic())
             except NoPolicy:
                 await asyncio.sleep(0.1)
@@ -93,14 +102,9 @@ class Learner:
         if loaded:
             await self.keep()
 
-    async def step(self, block_ms: int = 0) -> int:
-        """Take one batch in; waits up to `block_ms` for the first step. Returns how many steps there were."""
-        command: list[str | int] = ["XREAD", "COUNT", BATCH]
-        if block_ms:
-            command += ["BLOCK", block_ms]
-        reply = await self.store.connection.call(
-            *command, "STREAMS", TRAIL, self.position, within_s=block_ms / 1000 + 5
-        )
+    async def step(self) -> int:
+        """Take one batch in; returns how many steps there were."""
+        reply = await self.store.connection.call("XREAD", "COUNT", BATCH, "STREAMS", TRAIL, self.position)
         streams = as_list(reply)
         if not streams:
             return 0
@@ -121,8 +125,11 @@ class Learner:
         return len(entries)
 
     async def publish(self, now: float) -> None:
-        """Publish the models if they have changed and it is time (`now` in s); keep a checkpoint now and then."""
-        if self.position != self._published and now >= self._publish_at and self.learning.heads:
+        """Publish the models if they have changed and it is time (`now` in s); keep a checkpoint now and then.
+
+        Until somebody has said yes the marketer's priors know more than a model that has only assumed.
+        """
+        if self.position != self._published and now >= self._publish_at and self.learning.notes.answered:
             blob = pack(Snapshot(self.position, self.learning.heads), self.learning.notes.golden)
             await self.store.connection.pipeline(
                 [("MULTI",), ("SET", MODEL, blob), ("SET", MODEL_VERSION, self.position), ("EXEC",)]

@@ -64,6 +64,8 @@ class Notes(msgspec.Struct, array_like=True):
     policies: list[str] = []
     golden: list[Context] = []
     steps: int = 0
+    answered: bool = False
+    """Whether anybody has ever said yes: before that all that was learned is assumed."""
 
 
 class Learning:
@@ -120,6 +122,7 @@ class Learning:
             if place is None or place in yes:
                 continue
             yes.append(place)
+            self.notes.answered = True
             head = self.heads[model.name]
             head.take_back(case.contexts[model.name], case.offers[place], 0.0, 1.0)
             if model.drift:

@@ -150,7 +150,7 @@ def test_a_published_model_serves_and_is_named(world: World) -> None:
 
 
 def test_a_damaged_snapshot_is_refused_and_the_one_before_it_goes_on_serving(world: World) -> None:
-    world.decide()
+    world.event("accept", world.decide())
     world.learn()
     world.run(world.learner.publish(0.0))
     world.run(world.one.models.refresh())
@@ -197,6 +197,17 @@ def test_a_policy_change_never_resets_a_model(world: World) -> None:
     assert set(world.learner.learning.heads["accept"].offers) == {"boots", "socks", "hat", "scarf"}
     assert world.expects(shown["offers"][0]["offer"]) == pytest.approx(before, abs=0.2)
     assert before > 0.05
+
+
+def test_the_priors_serve_until_somebody_has_said_yes(world: World) -> None:
+    shown = world.decide()
+    world.learn()
+    world.run(world.learner.publish(0.0))
+    assert not world.run(world.one.models.refresh())
+    world.event("accept", shown)
+    world.learn()
+    world.run(world.learner.publish(0.0))
+    assert world.run(world.one.models.refresh())
 
 
 def test_a_preview_leaves_no_trail(world: World) -> None:
