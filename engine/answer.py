@@ -199,7 +199,7 @@ class Factors:
             gone = sum(_unpacked(mask) for stage, mask in record.dropped if stage < Stage.BELOW_THRESHOLD)
             reached = places_of(placement.everyone & ~gone)
             self._order = {place: at for at, place in enumerate(reached)}
-            self.scores = Scores(*np.frombuffer(record.scored, "<f4").reshape(3, -1).astype(np.float64))
+            self.scores = Scores(np.frombuffer(record.scored, "<f4").reshape(3, -1).astype(np.float64))
             levers = {
                 name: lever[reached] if isinstance(lever, np.ndarray) else lever
                 for name, lever in placement.levers.items()

@@ -23,6 +23,7 @@ from policies.model import Exploration
 
 GRID: Final = 48
 """Even points of the quadrature."""
+_EVEN: Final = np.arange(GRID) / (GRID - 1)
 _STEEP: Final = np.array([-3.5, -2.5, -1.75, -1.25, -0.75, -0.25, 0.25, 0.75, 1.25, 1.75, 2.5, 3.5])
 """Further points, in deviations, for each offer that the even ones are too far apart for: with them the choice
 probabilities lie within 0.01 of the exact integral."""
@@ -90,11 +91,25 @@ def probabilities(mean: Array, deviation: Array, floor: float) -> Array:
     if count == 1:
         return np.ones(1)
     spread = np.maximum(deviation, 1e-9 * max(1.0, float(np.abs(mean).max())))
+    chance = _greatest(mean, spread)
+    plausible = mean + PLAUSIBLE * spread >= (mean - PLAUSIBLE * spread).max()
+    share = (1 - EVERYBODY) / np.count_nonzero(plausible) * plausible + EVERYBODY / count
+    mixed: Array = (1 - floor) * chance + floor * share
+    return mixed
+
+
+def _greatest(mean: Array, spread: Array) -> Array:
+    """Return each normal's chance of being the greatest."""
     low = float((mean - _REACH * spread).max())
+    near = mean + _REACH * spread > low
+    if not near.all():
+        chance = np.zeros(len(mean))
+        chance[near] = _greatest(mean[near], spread[near])
+        return chance
     high = float((mean + _REACH * spread).max())
     # No offer is more than _REACH deviations above `low`, so no chance on the grid is zero: products divide.
-    grid = np.linspace(low, high, GRID)
-    steep = (spread < 1.5 * (high - low) / GRID) & (mean + _REACH * spread > low)
+    grid = low + (high - low) * _EVEN
+    steep = spread < 1.5 * (high - low) / GRID
     if steep.any():
         further = (mean[steep, None] + spread[steep, None] * _STEEP).ravel()
         grid = np.sort(np.concatenate([grid, further[further > low]]))
@@ -107,11 +122,7 @@ def probabilities(mean: Array, deviation: Array, floor: float) -> Array:
     below[1:] *= 0.5
     greatest = (below.prod(axis=1)[:, None] / below * cell).sum(axis=0)
     total = greatest.sum()
-    chance = greatest / total if total > 0 else np.full(count, 1 / count)
-    plausible = mean + PLAUSIBLE * spread >= (mean - PLAUSIBLE * spread).max()
-    share = (1 - EVERYBODY) * plausible / plausible.sum() + EVERYBODY / count
-    mixed: Array = (1 - floor) * chance + floor * share
-    return mixed
+    return greatest / total if total > 0 else np.full(len(mean), 1 / len(mean))
 
 
 def distribution(

@@ -37,24 +37,20 @@ class Scored(msgspec.Struct, frozen=True):
 
     def packed(self, alive: Mask) -> bytes:
         """Return the scores of the candidates of the mask, as records keep them."""
-        places, scores = places_of(alive), self.scores
-        columns = (scores.propensity, scores.low, scores.high)
-        return b"".join(column[places].astype("<f4").tobytes() for column in columns)
+        return self.scores.table[:, places_of(alive)].astype("<f4").tobytes()
 
 
 def priorities(expression: Priority, levers: Mapping[str, Any], scores: Scores) -> tuple[Array, Array]:
     """Return each offer's priority at the mean, and its deviation (already scaled by alpha)."""
-
-    def priority(propensity: Array) -> Array:
-        result = expression.evaluate({**levers, "propensity": propensity})
-        return np.broadcast_to(np.asarray(result, dtype=np.float64), propensity.shape)
-
-    low, high = priority(scores.low), priority(scores.high)
+    table = scores.table
+    mean, low, high = np.broadcast_to(expression.evaluate({"propensity": table, **levers}), table.shape)
     with np.errstate(invalid="ignore"):
-        deviation = np.nan_to_num(np.abs(high - low) / 2, nan=0.0, posinf=0.0, neginf=0.0)
-    return priority(scores.propensity).copy(), deviation
+        deviation = np.abs(high - low) / 2
+    deviation[~np.isfinite(deviation)] = 0.0
+    return mean.copy(), deviation
 
 
 def below(priority: Array, threshold: float) -> Mask:
     """Return the candidates whose priority does not reach the threshold."""
-    return mask_of(np.flatnonzero(~(priority >= threshold)).tolist())
+    reached = priority >= threshold
+    return 0 if reached.all() else mask_of(np.flatnonzero(~reached).tolist())

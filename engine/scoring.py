@@ -4,7 +4,7 @@ A snapshot is immutable and swapped whole; one request uses one snapshot. Until 
 snapshot is the marketer's own: each offer's `prior` with the uncertainty of `PRIOR_TRIALS` imagined trials.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ from policies.model import Offer
 
 Array = NDArray[np.float64]
 
+_SIDES: Final = np.array([[0.0], [1.0], [-1.0]])
 PRIOR_TRIALS: Final = 100.0
 """How many trials a prior is worth: small enough that experience soon outweighs it."""
 
@@ -28,12 +29,28 @@ class Snapshot(msgspec.Struct, frozen=True):
     deviation: Array
 
 
-class Scores(msgspec.Struct, frozen=True):
-    """P(accept | shown) of each offer: at the mean, and at `alpha` deviations below and above it."""
+class Scores(NamedTuple):
+    """P(accept | shown) of each offer in three rows: at the mean, and at `alpha` deviations below and above it."""
 
-    propensity: Array
-    low: Array
-    high: Array
+    table: Array
+
+    @property
+    def propensity(self) -> Array:
+        """At the mean."""
+        row: Array = self.table[0]
+        return row
+
+    @property
+    def low(self) -> Array:
+        """At `alpha` deviations below."""
+        row: Array = self.table[1]
+        return row
+
+    @property
+    def high(self) -> Array:
+        """At `alpha` deviations above."""
+        row: Array = self.table[2]
+        return row
 
 
 def prior_snapshot(offers: dict[str, Offer]) -> Snapshot:
@@ -55,8 +72,4 @@ def score(snapshot: Snapshot, offers: tuple[Offer, ...], alpha: float) -> Scores
 
 def scores_of(mean: Array, spread: Array) -> Scores:
     """Return the probabilities at a mean logit, and `spread` below and above it."""
-    return Scores(_logistic(mean), _logistic(mean - spread), _logistic(mean + spread))
-
-
-def _logistic(logit: Array) -> Array:
-    return 1 / (1 + np.exp(-logit))
+    return Scores(1 / (1 + np.exp(spread * _SIDES - mean)))

@@ -48,10 +48,10 @@ class Priority:
         """Evaluate with arrays or numbers for the variables; returns an array of their common shape."""
         with np.errstate(all="ignore"):
             result: Array = np.asarray(self._run(values), dtype=np.float64)
-        shape = np.broadcast_shapes(*(np.shape(value) for value in values.values()))
         finite = np.isfinite(result)
         if not finite.all():
             result = np.where(finite, result, -np.inf)
+        shape = np.broadcast_shapes(*[np.shape(value) for value in values.values()])
         return result if result.shape == shape else np.broadcast_to(result, shape)
 
     def __eq__(self, other: object) -> bool:

@@ -11,6 +11,7 @@ is a smooth non-linear one at a bounded cost. A name's projection is drawn from 
 arrival does not matter, and a new number leaves contexts without it where they were.
 """
 
+import math
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final
@@ -42,7 +43,7 @@ def flatten(context: Context) -> dict[str, float]:
         if isinstance(value, bool):
             flat[f"{name}={str(value).lower()}"] = 1.0
         elif isinstance(value, int | float | np.integer | np.floating):
-            if np.isfinite(value):
+            if math.isfinite(value):
                 flat[name] = float(value)
         elif isinstance(value, list | tuple | set | frozenset):
             flat.update({f"{name}={member}": 1.0 for member in value})

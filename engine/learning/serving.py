@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.adapters.connection import StoreUnavailable
 from engine.adapters.store import Store, as_bytes
+from engine.learning.compiled import CompiledHead
 from engine.learning.hybrid import Hybrid
 from engine.learning.inputs import Inputs
 from engine.learning.snapshot import BadSnapshot, Snapshot, unpack
@@ -41,14 +42,16 @@ def profile_of(facts: Facts) -> dict[str, Value]:
 
 
 class _Fit:
-    """One placement of one policy set beside one head: the head's row of each offer, and the compiled inputs."""
+    """One placement of one policy set beside one head: the head compiled for its offers, and the compiled inputs."""
 
-    __slots__ = ("inputs", "known", "rows")
+    __slots__ = ("head", "inputs", "known", "starts")
 
     def __init__(self, plan: Plan, placement: PlacementPlan, model: Model, head: Hybrid) -> None:
         rows = np.array([head.offers.get(offer.id, -1) for offer in placement.offers], dtype=np.intp)
-        self.rows: NDArray[np.intp] = rows
+        self.head = CompiledHead(head, np.maximum(rows, 0))
         self.known: NDArray[np.bool_] | None = None if (rows >= 0).all() else rows >= 0
+        places = [plan.snapshot.offers[offer.id] for offer in placement.offers]
+        self.starts = plan.snapshot.mean[places], plan.snapshot.deviation[places]
         self.inputs = Inputs(plan, model)
 
 
@@ -58,7 +61,7 @@ class Served:
     def __init__(self, snapshot: Snapshot) -> None:
         self.version = snapshot.version
         self.heads = snapshot.heads
-        self._fits: dict[tuple[str, str], tuple[_Fit, Hybrid] | None] = {}
+        self._fits: dict[tuple[str, str], _Fit | None] = {}
 
     def scorer(
         self,
@@ -75,19 +78,16 @@ class Served:
             if len(self._fits) >= _REMEMBERED:
                 self._fits.clear()
             self._fits[key] = self._fit(plan, placement)
-        found = self._fits[key]
-        if found is None:
+        fit = self._fits[key]
+        if fit is None:
             return None
-        fit, head = found
 
         def score() -> Scored:
             inputs = fit.inputs.read(state, profile, context, placement.placement.name, now)
-            mean, deviation = head.predict_all(inputs)
-            mean, deviation = mean[fit.rows], deviation[fit.rows]
+            mean, deviation = fit.head.predict(inputs)
             if fit.known is not None:  # offers that the model has not met yet stand at their priors
-                start = np.array([plan.snapshot.offers[offer.id] for offer in placement.offers])
-                mean = np.where(fit.known, mean, plan.snapshot.mean[start])
-                deviation = np.where(fit.known, deviation, plan.snapshot.deviation[start])
+                mean = np.where(fit.known, mean, fit.starts[0])
+                deviation = np.where(fit.known, deviation, fit.starts[1])
             arbitration = plan.policy.arbitration
             scores = scores_of(mean, arbitration.exploration.alpha * deviation)
             priority, spread = priorities(arbitration.priority, placement.levers, scores)
@@ -102,12 +102,12 @@ class Served:
 
         return score
 
-    def _fit(self, plan: Plan, placement: PlacementPlan) -> tuple[_Fit, Hybrid] | None:
+    def _fit(self, plan: Plan, placement: PlacementPlan) -> _Fit | None:
         model = next((model for model in plan.policy.models if "accept" in model.predicts), None)
         head = self.heads.get(model.name) if model is not None else None
         if model is None or head is None:
             return None
-        return _Fit(plan, placement, model, head), head
+        return _Fit(plan, placement, model, head)
 
 
 class Models:
