@@ -130,7 +130,7 @@ class Learner:
         Until somebody has said yes the marketer's priors know more than a model that has only assumed.
         """
         if self.position != self._published and now >= self._publish_at and self.learning.notes.answered:
-            blob = pack(Snapshot(self.position, self.learning.heads), self.learning.notes.golden)
+            blob = pack(Snapshot(self.position, self.learning.heads))
             await self.store.connection.pipeline(
                 [("MULTI",), ("SET", MODEL, blob), ("SET", MODEL_VERSION, self.position), ("EXEC",)]
             )
@@ -145,7 +145,7 @@ class Learner:
         if self.position == self._kept:
             return
         notes = msgspec.msgpack.encode(_Kept(self.position, self.learning.notes))
-        blob = pack(Snapshot(self.position, self.learning.heads, notes), self.learning.notes.golden)
+        blob = pack(Snapshot(self.position, self.learning.heads, notes))
         await self.store.connection.pipeline(
             [("MULTI",), ("SET", CHECKPOINT, blob), ("SET", LEARNED, self.position), ("EXEC",)]
         )

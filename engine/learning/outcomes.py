@@ -22,8 +22,6 @@ _YES: Final = {"accept": frozenset({"accept", "purchase", "store_purchase"})}
 """What a head that is named by an event takes for a yes, where that is more than the event itself."""
 _SEEN: Final = frozenset({"impression", "click", "email_click", "accept", "reject"})
 """Outcomes that only somebody who has seen the message can give."""
-GOLDEN: Final = 3
-"""Contexts that are kept for whoever reads a snapshot to try."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -62,7 +60,6 @@ class Notes(msgspec.Struct, array_like=True):
     open: dict[str, Open] = {}
     reporting: list[str] = []
     policies: list[str] = []
-    golden: list[Context] = []
     steps: int = 0
     answered: bool = False
     """Whether anybody has ever said yes: before that all that was learned is assumed."""
@@ -138,9 +135,6 @@ class Learning:
         for model in case.policy.models:
             head, context = self.heads[model.name], case.contexts[model.name]
             known.expected[model.name] = [head.learn(context, offer, 0.0, case.at) for offer in case.offers]
-        golden = self.notes.golden
-        if len(golden) < GOLDEN and case.policy.models:
-            golden.append(dict(case.contexts[case.policy.models[0].name]))
         return True
 
     def _close(self, at: int) -> None:

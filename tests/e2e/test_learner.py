@@ -9,6 +9,7 @@ from engine.learning.learner import CHECKPOINT, Learner
 from engine.learning.serving import MODEL, MODEL_VERSION
 from engine.learning.snapshot import BadSnapshot, unpack
 from engine.plan import compile_plan
+from engine.trail import MADE, Step
 from policies.loader import load_files
 from tests.e2e.learning_world import FILES, World, shop
 
@@ -95,9 +96,10 @@ def test_it_learns_from_what_was_known_at_the_moment_of_the_decision(world: Worl
     world.event("page_view")
     world.run(world.one.people.put_profile("c1", {"tier": "basic"}))
     world.event("accept", shown)
-    world.learn()
-    (golden,) = world.learner.learning.notes.golden
-    assert golden == {
+    (case,) = world.run(
+        world.learner._cases([Step(MADE, *(split_id(shown["decision_id"]) or ("", "")))])
+    ).values()
+    assert case.contexts["accept"] == {
         "placement": "home",
         "features.views": 1,
         "profile.tier": "gold",
