@@ -8,6 +8,7 @@ and for an `eligible_at` that is not exactly the first free moment.
 """
 
 import multiprocessing
+import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from api.remote import lines
-from loadtests.server import Running, start
+from loadtests.server import Running, metrics, start
 from loadtests.torture.answers import Judgement
 from loadtests.torture.client import CLIENTS, client
 from loadtests.torture.ledger import Ledger
@@ -44,10 +45,17 @@ def run(count: int, seed: int, folder: Path, environment: Mapping[str, str], pro
     )
     try:
         _waves(tact, count, seed, verdict, progress)
+        verdict.figures["judgements a commit, one process"] = judgements(metrics(tact))
     finally:
         with suppress(Exception):
             tact.stop()
     return verdict
+
+
+def judgements(text: str) -> str:
+    """Return how many commits of one API process were judged how often, from what `/metrics` says."""
+    found = re.findall(r'tact_commits_total\{judgements="(\d+)"\} ([0-9.e+]+)', text)
+    return ", ".join(f"{times}: {float(commits):.0f}" for times, commits in found)
 
 
 def _waves(tact: Running, count: int, seed: int, verdict: Verdict, progress: Progress) -> None:
