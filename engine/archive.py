@@ -57,7 +57,7 @@ class Archive:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the trail until `stop` is set; a store that is away is waited for."""
-        flushed = time.monotonic()
+        flushed, away = time.monotonic(), False
         while not stop.is_set():
             try:
                 if await self.step() < BATCH:
@@ -66,10 +66,13 @@ class Archive:
                 if time.monotonic() - flushed >= FLUSH_S or len(self._touched) >= ROWS_A_FILE:
                     await self.flush()
                     flushed = time.monotonic()
+                away = False
             except NoPolicy:
                 await asyncio.sleep(0.1)
             except StoreUnavailable as error:
-                log.warning("the store does not answer, waiting: %s", error)
+                if not away:
+                    log.warning("the store does not answer, waiting: %s", error)
+                away = True
                 self.position = ""
                 await asyncio.sleep(0.2)
         await self.flush()

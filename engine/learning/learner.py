@@ -83,19 +83,21 @@ class Learner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn until `stop` is set; a store that is away is waited for."""
-        loaded = False
+        loaded, away = False, False
         while not stop.is_set():
             try:
                 if not loaded:
                     await self.load()
-                    loaded = True
+                    loaded, away = True, False
                 if await self.step() < BATCH:
                     await _pause(stop)
                 await self.publish(time.monotonic())
             except NoPolicy:
                 await asyncio.sleep(0.1)
             except StoreUnavailable as error:
-                log.warning("the store does not answer, waiting: %s", error)
+                if not away:
+                    log.warning("the store does not answer, waiting: %s", error)
+                away = True
                 self.learning, self.position = Learning(), "0-0"  # nobody knows how far this had come
                 loaded = False
                 await asyncio.sleep(0.2)
