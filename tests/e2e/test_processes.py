@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Protocol, TypeAlias
 
@@ -216,7 +217,7 @@ def test_a_lasting_part_is_started_again_without_end_once_all_was_ready() -> Non
     def report(sentence: str) -> None:
         deaths.append(sentence)
         if len(deaths) == 15:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     stages = [[Store("the store", [sys.executable, "-S", "-c", "raise SystemExit(1)"])]]
     Supervisor(stages, report=report, first_pause_s=0.001, last_pause_s=0.001).run()

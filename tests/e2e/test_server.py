@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -193,7 +194,7 @@ def test_a_socket_folder_that_others_can_enter_is_not_trusted(tmp_path: Path) ->
 def test_a_signal_to_stop_ends_a_start_that_is_under_way(own_server: ValkeyServer) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         with pytest.raises(StopRequested):
             own_server.start()
         assert not own_server.alive()
