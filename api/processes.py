@@ -222,8 +222,8 @@ def run_up(
     command = [sys.executable, "-m", "api.main"]
     worker = Program("the feature worker", [*command, "worker", "features"], environment)
     followers: list[Part] = [
-        Program("the learner", [*command, "worker", "learner"], environment),
-        Program("the archive", [*command, "worker", "archive"], environment),
+        _Follower("the learner", [*command, "worker", "learner"], environment),
+        _Follower("the archive", [*command, "worker", "archive"], environment),
     ]
     apis = [
         Program(f"API process {number}", [*command, "api"], environment, (listener.fileno(),))
@@ -242,6 +242,12 @@ def run_up(
         return True
 
     Supervisor(stages, report=report).run(ready)
+
+
+class _Follower(Program):
+    """A part that decisions do not need: however often it dies, they go on and it is started again."""
+
+    lasting = True
 
 
 class _Activation:

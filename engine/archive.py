@@ -30,7 +30,8 @@ from engine.evaluation.log import SCHEMA
 from engine.evaluation.rows import row_of
 from engine.ids import TAG_LENGTH, made_at, public_id, stored_uid
 from engine.learning.inputs import Inputs
-from engine.trail import ARCHIVED, MADE, TRAIL, Outcome, parse_step
+from engine.plan import Plan
+from engine.trail import ARCHIVED, MADE, Outcome
 from policies.model import Model
 
 DUE: Final = "tact:archive:due"
@@ -53,6 +54,7 @@ class Archive:
         self.folder = folder
         self.position = ""
         self._touched: dict[str, None] = {}
+        self._compiled: dict[str, Inputs] = {}
         self._files = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -75,26 +77,20 @@ class Archive:
                 away = True
                 self.position = ""
                 await asyncio.sleep(0.2)
-        await self.flush()
+        with suppress(StoreUnavailable):  # what is due stays due
+            await self.flush()
 
     async def step(self) -> int:
         """Take one batch of steps in; returns how many there were."""
         if not self.position:
             self.position = (as_bytes(await self.store.connection.call("GET", ARCHIVED)) or b"0-0").decode()
-        reply = await self.store.connection.call("XREAD", "COUNT", BATCH, "STREAMS", TRAIL, self.position)
-        streams = as_list(reply)
-        if not streams:
+        entries = await self.store.steps(self.position, BATCH)
+        if not entries:
             return 0
         made: dict[str, None] = {}
-        last = self.position
-        entries = as_list(as_list(streams[0])[1])
-        for row in entries:
-            place, fields = as_list(row)
-            last = (as_bytes(place) or b"").decode()
-            try:
-                step = parse_step(as_bytes(as_list(fields)[1]) or b"")
-            except (ValueError, msgspec.MsgspecError) as error:
-                log.warning("the step %s of the trail is left out: %s", last, error)
+        for position, step in entries:
+            if step is None:
+                log.warning("the step %s of the trail is damaged and left out", position)
                 continue
             key = step.tag + step.uid
             if step.kind == MADE:
@@ -107,6 +103,7 @@ class Archive:
             window = plan.policy.attribution.accept_ms
             due = [part for key in made for part in (made_at(key[TAG_LENGTH:]) + window, key)]
             commands.append(("ZADD", DUE, *due))
+        last = entries[-1][0]
         await self.store.connection.pipeline([*commands, ("SET", ARCHIVED, last)])
         self.position = last
         return len(entries)
@@ -152,7 +149,7 @@ class Archive:
             state = None
             if record.reserved:
                 state = reservation_state(held.facts, stored_uid(tag, uid, held.tag), now)
-            inputs = Inputs(plan, _EVERYTHING).read(
+            inputs = self._inputs(plan).read(
                 state_of(self.plans.catalogues, plan.catalogue, record.state or None),
                 record.profile,
                 record.context,
@@ -165,6 +162,12 @@ class Archive:
             row = row_of(plan, public_id(tag, uid), held.tag, record, inputs, told, state, now)
             found[key] = max(record.at + plan.policy.attribution.accept_ms, record.expires_at) + 1, row
         return found
+
+    def _inputs(self, plan: Plan) -> Inputs:
+        known = self._compiled.get(plan.policy.version)
+        if known is None:
+            known = self._compiled[plan.policy.version] = Inputs(plan, _EVERYTHING)
+        return known
 
     def _write(self, rows: list[dict[str, Any]], now: int) -> None:
         """Write one file a day, whole or not at all; later files sort behind earlier ones."""

@@ -23,6 +23,10 @@ MADE: Final = "d"
 CONFIRMED: Final = "c"
 RELEASED: Final = "r"
 OUTCOME: Final = "o"
+YES: Final = frozenset({"accept", "purchase", "store_purchase"})
+"""Outcomes that are an acceptance, as they name the decision."""
+SEEN: Final = frozenset({"impression", "click", "email_click", "accept", "reject"})
+"""Outcomes that only somebody who has seen the message can give."""
 _ID: Final = 1 + TAG_LENGTH + UID_LENGTH
 _OUTCOME: Final = msgspec.msgpack.Decoder(tuple[str, int, str | None])
 

@@ -25,7 +25,7 @@ import msgspec
 from engine.adapters.connection import Argument, Command, Reply, StoreConnection
 from engine.ids import made_at
 from engine.quotas import Quota, QuotaOp
-from engine.trail import ARCHIVED, LEARNED, TRAIL
+from engine.trail import ARCHIVED, LEARNED, TRAIL, Step, parse_step
 
 DAY_MS: Final = 86_400_000
 POLICY: Final = "tact:policy"
@@ -250,6 +250,19 @@ class Store:
             args.extend((change.member, change.quota.amount, change.quota.period))
         reply = as_list(await self.connection.call("EVALSHA", self._fold, len(keys), *keys, *args))
         return Committed(_CODES[as_int(reply[0])], as_int(reply[1]))
+
+    async def steps(self, after: str, count: int) -> list[tuple[str, Step | None]]:
+        """Return up to `count` steps of the trail behind a position, each with its own; None for a damaged one."""
+        reply = as_list(await self.connection.call("XREAD", "COUNT", count, "STREAMS", TRAIL, after))
+        found: list[tuple[str, Step | None]] = []
+        for entry in as_list(as_list(reply[0])[1]) if reply else ():
+            position, fields = as_list(entry)
+            try:
+                step = parse_step(as_bytes(as_list(fields)[1]) or b"")
+            except (ValueError, msgspec.MsgspecError):
+                step = None
+            found.append(((as_bytes(position) or b"").decode(), step))
+        return found
 
     async def trim_trail(self) -> None:
         """Drop the steps that both the learner and the archive have behind them."""

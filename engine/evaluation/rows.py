@@ -11,12 +11,9 @@ from engine.learning.encoding import flatten
 from engine.learning.inputs import Context
 from engine.masks import places_of
 from engine.plan import Plan
-from engine.trail import Outcome
+from engine.trail import SEEN, YES, Outcome
 
-YES: Final = frozenset({"accept", "purchase", "store_purchase"})
-"""Outcomes that are an acceptance when they name the decision."""
 _OPT_OUT: Final = frozenset({"unsubscribe", "complaint"})
-_SEEN: Final = frozenset({"impression", "click", "email_click", "accept", "reject"})
 
 
 def row_of(
@@ -58,7 +55,7 @@ def row_of(
         "reward": reward,
         "opted_out": any(one.type in _OPT_OUT for one in outcomes),
         "delivered": None if state is None else state == "confirmed",
-        "seen": True if any(one.type in _SEEN for one in outcomes) else None,
+        "seen": True if any(one.type in SEEN for one in outcomes) else None,
     }
 
 

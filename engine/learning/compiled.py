@@ -36,7 +36,7 @@ class CompiledHead:
         self._start = head.start[rows]
         self._spread = head.spread[rows]
         self._loose = own.loose[rows]
-        self._dense = own.dense[rows].reshape(len(rows), -1)
+        self._dense = own.dense[rows].reshape(len(rows), own.dense.shape[1] ** 2)
         self._described: Array | None = None
         self._pairs: Array | None = None
         self._shared = shared

@@ -17,7 +17,7 @@ import msgspec
 
 from engine.activation import NoPolicy, Plans
 from engine.adapters.connection import Command, StoreUnavailable
-from engine.adapters.store import Store, as_bytes, as_list, decisions_key
+from engine.adapters.store import Store, as_bytes, decisions_key
 from engine.customers import Customers, state_of
 from engine.decision import DECODER, Record
 from engine.errors import NotFound
@@ -27,14 +27,14 @@ from engine.learning.outcomes import Case, Learning, Notes
 from engine.learning.serving import MODEL, MODEL_VERSION
 from engine.learning.snapshot import BadSnapshot, Snapshot, pack, unpack
 from engine.plan import Plan
-from engine.trail import LEARNED, RELEASED, TRAIL, Step, parse_step
+from engine.trail import LEARNED, RELEASED, Step
 
 CHECKPOINT: Final = "tact:learner"
 BATCH: Final = 500
 PAUSE_S: Final = 0.2
 PUBLISH_S: Final = 1.0
-PUBLISH_BYTES_A_SECOND: Final = 1 << 20
-"""A large model is published less often: every write of it is synced to disk."""
+BYTES_A_SECOND: Final = 1 << 20
+"""What is large is published and kept less often: every write of it is synced to disk."""
 CHECKPOINT_S: Final = 30.0
 log = logging.getLogger("tact.learner")
 
@@ -43,11 +43,6 @@ async def _pause(stop: asyncio.Event) -> None:
     """Let steps gather: to be woken for each would cost the store and the processor more than the steps do."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), PAUSE_S)
-
-
-class _Kept(msgspec.Struct, array_like=True):
-    position: str
-    notes: Notes
 
 
 class Learner:
@@ -61,25 +56,37 @@ class Learner:
         self.position = "0-0"
         self._inputs: dict[tuple[str, str], Inputs] = {}
         self._kept = ""
-        self._published = ""
+        self._learned = False
+        """Whether anything was learned that is not published yet."""
         self._publish_at = 0.0
         self._keep_at = 0.0
 
     async def load(self) -> None:
-        """Go on from the checkpoint; a damaged one is refused, and the trail is learned from its beginning."""
-        blob = as_bytes(await self.store.connection.call("GET", CHECKPOINT))
-        if blob is None:
+        """Go on from the checkpoint; where it is damaged, from what was published last.
+
+        What was published knows no open decisions, so their late yes will be missed. Without either the trail is
+        learned from its beginning.
+        """
+        kept, published = [
+            as_bytes(reply)
+            for reply in await self.store.connection.pipeline([("GET", CHECKPOINT), ("GET", MODEL)])
+        ]
+        self.learning, self.position, self._kept = Learning(), "0-0", ""
+        if kept is None:
             return
         try:
-            snapshot = unpack(blob)
-            kept = msgspec.msgpack.decode(snapshot.notes, type=_Kept)
+            snapshot = unpack(kept)
+            notes = msgspec.msgpack.decode(snapshot.notes, type=Notes)
+            self._kept = snapshot.version
         except (BadSnapshot, msgspec.MsgspecError) as error:
-            log.critical(
-                "the learner's checkpoint is refused: %s; it learns again from what the trail holds", error
-            )
-            return
-        self.learning, self.position = Learning(snapshot.heads, kept.notes), kept.position
-        self._kept = self._published = self.position
+            log.critical("the learner's checkpoint is refused, it goes on from what was published: %s", error)
+            try:
+                snapshot, notes = unpack(published or b""), Notes(answered=True)
+            except BadSnapshot:
+                log.critical("nothing good was published: it learns from the beginning of the trail")
+                return
+        self.learning = Learning(snapshot.heads, notes)
+        self.position, self._learned = snapshot.version, True
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn until `stop` is set; a store that is away is waited for."""
@@ -98,32 +105,23 @@ class Learner:
                 if not away:
                     log.warning("the store does not answer, waiting: %s", error)
                 away = True
-                self.learning, self.position = Learning(), "0-0"  # nobody knows how far this had come
-                loaded = False
+                loaded = False  # nobody knows how far this had come
                 await asyncio.sleep(0.2)
-        if loaded:
-            await self.keep()
+        with suppress(StoreUnavailable):  # then it goes on from the checkpoint before
+            if loaded:
+                await self.keep()
 
     async def step(self) -> int:
         """Take one batch in; returns how many steps there were."""
-        reply = await self.store.connection.call("XREAD", "COUNT", BATCH, "STREAMS", TRAIL, self.position)
-        streams = as_list(reply)
-        if not streams:
-            return 0
-        entries: list[tuple[str, Step]] = []
-        for row in as_list(as_list(streams[0])[1]):
-            place, fields = as_list(row)
-            position = (as_bytes(place) or b"").decode()
-            try:
-                entries.append((position, parse_step(as_bytes(as_list(fields)[1]) or b"")))
-            except (ValueError, msgspec.MsgspecError) as error:
-                log.warning("the step %s of the trail is left out: %s", position, error)
-        cases = await self._cases([step for _, step in entries])
+        entries = await self.store.steps(self.position, BATCH)
+        cases = await self._cases([step for _, step in entries if step is not None])
         for position, step in entries:
-            self.learning.take(
-                step, int(position.partition("-")[0]), lambda step: cases.get(step.tag + step.uid)
-            )
             self.position = position
+            if step is None:
+                log.warning("the step %s of the trail is damaged and left out", position)
+                continue
+            at = int(position.partition("-")[0])
+            self._learned |= self.learning.take(step, at, lambda step: cases.get(step.tag + step.uid))
         return len(entries)
 
     async def publish(self, now: float) -> None:
@@ -131,28 +129,29 @@ class Learner:
 
         Until somebody has said yes the marketer's priors know more than a model that has only assumed.
         """
-        if self.position != self._published and now >= self._publish_at and self.learning.notes.answered:
+        if self._learned and now >= self._publish_at and self.learning.notes.answered:
             blob = pack(Snapshot(self.position, self.learning.heads))
             await self.store.connection.pipeline(
                 [("MULTI",), ("SET", MODEL, blob), ("SET", MODEL_VERSION, self.position), ("EXEC",)]
             )
-            self._published = self.position
-            self._publish_at = now + max(PUBLISH_S, len(blob) / PUBLISH_BYTES_A_SECOND)
+            self._learned = False
+            self._publish_at = now + max(PUBLISH_S, len(blob) / BYTES_A_SECOND)
         if now >= self._keep_at:
-            await self.keep()
-            self._keep_at = now + CHECKPOINT_S
+            size = await self.keep()
+            self._keep_at = now + max(CHECKPOINT_S, size / BYTES_A_SECOND)
 
-    async def keep(self) -> None:
-        """Keep a checkpoint, if there is anything new."""
+    async def keep(self) -> int:
+        """Keep a checkpoint, if there is anything new; returns its size in bytes."""
         if self.position == self._kept:
-            return
-        notes = msgspec.msgpack.encode(_Kept(self.position, self.learning.notes))
+            return 0
+        notes = msgspec.msgpack.encode(self.learning.notes)
         blob = pack(Snapshot(self.position, self.learning.heads, notes))
         await self.store.connection.pipeline(
             [("MULTI",), ("SET", CHECKPOINT, blob), ("SET", LEARNED, self.position), ("EXEC",)]
         )
         await self.store.trim_trail()
         self._kept = self.position
+        return len(blob)
 
     async def _cases(self, steps: Sequence[Step]) -> dict[str, Case]:
         """Load the decisions that the steps name."""

@@ -15,13 +15,11 @@ import msgspec
 
 from engine.learning.hybrid import Hybrid, Setting
 from engine.learning.inputs import Context
-from engine.trail import CONFIRMED, MADE, OUTCOME, RELEASED, Outcome, Step
+from engine.trail import CONFIRMED, MADE, OUTCOME, RELEASED, SEEN, YES, Outcome, Step
 from policies.model import Model, PolicySet
 
-_YES: Final = {"accept": frozenset({"accept", "purchase", "store_purchase"})}
-"""What a head that is named by an event takes for a yes, where that is more than the event itself."""
-_SEEN: Final = frozenset({"impression", "click", "email_click", "accept", "reject"})
-"""Outcomes that only somebody who has seen the message can give."""
+OPEN_MAX: Final = 250_000
+"""Decisions that are remembered until their window ends, as a checkpoint holds them all; of more the oldest close."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -60,7 +58,6 @@ class Notes(msgspec.Struct, array_like=True):
     open: dict[str, Open] = {}
     reporting: list[str] = []
     policies: list[str] = []
-    steps: int = 0
     answered: bool = False
     """Whether anybody has ever said yes: before that all that was learned is assumed."""
 
@@ -75,7 +72,6 @@ class Learning:
 
     def take(self, step: Step, at: int, find: Find) -> bool:
         """Take one step in, that was written at `at` (ms); say whether any model learned."""
-        self.notes.steps += 1
         self._close(at)
         key = step.tag + step.uid
         if step.kind == MADE:
@@ -109,7 +105,7 @@ class Learning:
             reporting.append(case.channel)
         if outcome.at > known.until:
             return False
-        learned = outcome.type in _SEEN and self._assume(known, case)
+        learned = outcome.type in SEEN and self._assume(known, case)
         for model in case.policy.models:
             if outcome.type not in _positives(model):
                 continue
@@ -140,7 +136,10 @@ class Learning:
     def _close(self, at: int) -> None:
         """Close the decisions whose window had passed at `at` (ms): what was assumed of them is final."""
         opened = self.notes.open
-        while opened and (known := opened[key := next(iter(opened))]).until < at:
+        while opened:
+            key, known = next(iter(opened.items()))
+            if known.until >= at and len(opened) <= OPEN_MAX:
+                break
             del opened[key]
             for name, expected in known.expected.items():
                 yes = known.yes.get(name, ())
@@ -165,7 +164,8 @@ class Learning:
 
 
 def _positives(model: Model) -> frozenset[str]:
-    return frozenset().union(*(_YES.get(event, frozenset({event})) for event in model.predicts))
+    """Return the events that are a yes to a model: to one of accepts, more than the event of that name."""
+    return frozenset().union(*(YES if event == "accept" else {event} for event in model.predicts))
 
 
 def _place(case: Case, outcome: Outcome) -> int | None:

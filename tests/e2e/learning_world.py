@@ -30,6 +30,7 @@ placements:
   home: {channel: web, slots: 1}
   till: {channel: shop, slots: 1}
   pop:  {channel: push, slots: 1}
+  bare: {channel: web, slots: 1}
 """,
     "offers.yaml": """
 categories: {promotion: {}}

@@ -9,7 +9,7 @@ from engine.learning.learner import CHECKPOINT, Learner
 from engine.learning.serving import MODEL, MODEL_VERSION
 from engine.learning.snapshot import BadSnapshot, unpack
 from engine.plan import compile_plan
-from engine.trail import MADE, Step
+from engine.trail import MADE, TRAIL, Step
 from policies.loader import load_files
 from tests.e2e.learning_world import FILES, World, shop
 
@@ -182,6 +182,50 @@ def test_a_damaged_checkpoint_is_refused_and_the_trail_is_learned_again(world: W
     back = Learner(world.one.customers, world.one.plans)
     world.run(back.load())
     assert same(world.learn(back), world.learner)
+
+
+def test_a_damaged_checkpoint_loses_nothing_that_was_published(world: World) -> None:
+    shown = world.decide()
+    world.event("accept", shown)
+    world.learn()
+    world.run(world.learner.publish(0.0))
+    world.run(world.learner.keep())
+    world.call("XTRIM", TRAIL, "MAXLEN", 0)
+    world.call("SET", CHECKPOINT, b"nonsense")
+    back = Learner(world.one.customers, world.one.plans)
+    world.run(back.load())
+    offer = shown["offers"][0]["offer"]
+    assert back.position == world.learner.position
+    assert world.expects(offer, back) == world.expects(offer)
+    world.decide("c2")
+    assert world.learned(world.learn(back)) == 2
+
+
+def test_more_open_decisions_than_a_checkpoint_may_hold_close_the_oldest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.learning.outcomes.OPEN_MAX", 3)
+    shown = [world.decide(f"c{number}") for number in range(6)]
+    world.learn()
+    opened = world.learner.learning.notes.open
+    assert len(opened) == 4  # the newest came after the look
+    assert "".join(split_id(shown[-1]["decision_id"]) or ()) in opened
+    assert "".join(split_id(shown[0]["decision_id"]) or ()) not in opened
+
+
+def test_a_damaged_step_is_left_out_and_the_next_is_learned(world: World) -> None:
+    world.call("XADD", TRAIL, "*", "s", b"x" * 40)
+    world.decide()
+    world.learn()
+    assert world.learned() == 1
+
+
+def test_a_placement_without_offers_is_decided_by_a_model_as_well(world: World) -> None:
+    world.event("accept", world.decide())
+    world.learn()
+    world.run(world.learner.publish(0.0))
+    world.run(world.one.models.refresh())
+    assert world.decide(placement="bare")["reason"] == "no_candidates"
 
 
 def test_a_policy_change_never_resets_a_model(world: World) -> None:
