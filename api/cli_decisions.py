@@ -24,7 +24,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Copy the decision log from a day on, each decision once, as it is known now."""
-    from engine.evaluation.log import latest  # noqa: PLC0415  # pyarrow takes half a second
+    from engine.evaluation.export import export as copied  # noqa: PLC0415  # pyarrow takes half a second
 
     try:
         first = datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC)
@@ -35,9 +35,12 @@ def export(
         typer.echo("tact: --out is the log itself: name another folder", err=True)
         sys.exit(2)
     try:
-        written = latest(data / "decisions", out, first.date())
+        written = copied(data / "decisions", out, first.date())
     except TactError as wrong:
         typer.echo(f"tact: {wrong.detail}", err=True)
+        sys.exit(1)
+    except OSError as wrong:
+        typer.echo(f"tact: {out} cannot be written to: {wrong.strerror}", err=True)
         sys.exit(1)
     if as_json:
         typer.echo(json.dumps({"decisions": written, "out": str(out)}))

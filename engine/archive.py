@@ -66,7 +66,7 @@ class Archive:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), PAUSE_S)
                 if time.monotonic() - flushed >= FLUSH_S or len(self._touched) >= ROWS_A_FILE:
-                    await self.flush()
+                    await self.try_flush()
                     flushed = time.monotonic()
                 away = False
             except NoPolicy:
@@ -78,7 +78,18 @@ class Archive:
                 self.position = ""
                 await asyncio.sleep(0.2)
         with suppress(StoreUnavailable):  # what is due stays due
+            await self.try_flush()
+
+    async def try_flush(self) -> None:
+        """Flush; a folder that cannot be written to is told of, and what was to be written waits for the next time."""
+        try:
             await self.flush()
+        except OSError as error:
+            log.critical(
+                "the decision log cannot be written to %s (%s): make room there, or mend the folder; nothing is lost",
+                self.folder,
+                error.strerror or error,
+            )
 
     async def step(self) -> int:
         """Take one batch of steps in; returns how many there were."""
@@ -180,7 +191,10 @@ class Archive:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"part-{now:015d}-{self._files:06d}.parquet"
             unfinished = path.with_suffix(".unfinished")
-            pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), unfinished, compression="zstd")
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-            unfinished.rename(path)
+            try:
+                pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), unfinished, compression="zstd")
+                with unfinished.open("rb") as file:
+                    os.fsync(file.fileno())
+                unfinished.rename(path)
+            finally:
+                unfinished.unlink(missing_ok=True)

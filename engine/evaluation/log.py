@@ -9,7 +9,7 @@ leave to 1 is the chance that nothing was chosen. A candidate whose `chance` is 
 one whose chance is 0 reached it and was left off the shortlist.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -181,29 +181,35 @@ def read(folder: Path, since: int | None = None, until: int | None = None) -> Lo
 
     Raises BadLog where there is none, where a file is damaged, or where nothing lies between the bounds.
     """
-    files = [file for day in _days(folder, since, until) for file in sorted(day.glob("*.parquet"))]
+    files = [file for day in days(folder, since, until) for file in sorted(day.glob("*.parquet"))]
+    needed = [name for name in _NEEDED if name != "alpha"]
     tables = []
     for file in files:
-        try:
-            # The file itself, not a data set: pyarrow would add the folder's day as a column.
-            with pq.ParquetFile(file) as opened:
-                held = opened.schema_arrow.names
-                table = opened.read([name for name in _NEEDED if name in held])
-            missing = [name for name in _NEEDED if name not in held and name != "alpha"]
-            if missing:
-                raise BadLog(f"{file} has no column {missing[0]}: it is not a decision log of this version")
-            if "alpha" not in held:
-                table = table.append_column("alpha", pa.nulls(len(table), pa.float64()))
-            tables.append(table.select(_NEEDED).cast(pa.schema([SCHEMA.field(name) for name in _NEEDED])))
-        except (pa.ArrowException, OSError, ValueError) as damaged:
-            told = str(damaged).partition("\n")[0]
-            raise BadLog(f"{file} cannot be read: {told}; remove it or export that day again") from None
+        table = table_of(file, needed, also=["alpha"])
+        if "alpha" not in table.column_names:
+            table = table.append_column("alpha", pa.nulls(len(table), pa.float64()))
+        tables.append(table.select(_NEEDED).cast(pa.schema([SCHEMA.field(name) for name in _NEEDED])))
     if not tables:
         raise BadLog(
             f"{folder} holds no decision log for that time: it needs folders day=YYYY-MM-DD with Parquet files "
             "(tact decisions export writes them)"
         )
-    return _arrays(_bounded(pa.concat_tables(tables), since, until))
+    return _arrays(last_rows(pa.concat_tables(tables), since, until))
+
+
+def table_of(file: Path, needed: Sequence[str], also: Sequence[str] = ()) -> Any:
+    """Return columns of one file: those that are needed, and of the others what is there. Raises BadLog."""
+    try:
+        # The file itself, not a data set: pyarrow would add the folder's day as a column.
+        with pq.ParquetFile(file) as opened:
+            held = opened.schema_arrow.names
+            missing = [name for name in needed if name not in held]
+            if missing:
+                raise BadLog(f"{file} has no column {missing[0]}: it is not a decision log of this version")
+            return opened.read([*needed, *[name for name in also if name in held]])
+    except (pa.ArrowException, OSError, ValueError) as damaged:
+        told = str(damaged).partition("\n")[0]
+        raise BadLog(f"{file} cannot be read: {told}; remove it or export that day again") from None
 
 
 def write_day(folder: Path, day: date, rows: Iterable[Mapping[str, Any]], part: int = 0) -> Path:
@@ -214,10 +220,11 @@ def write_day(folder: Path, day: date, rows: Iterable[Mapping[str, Any]], part: 
     return path
 
 
-def _days(folder: Path, since: int | None, until: int | None) -> list[Path]:
+def days(folder: Path, since: int | None, until: int | None) -> list[Path]:
+    """Return the folders of the days that lie between two moments (ms, UTC). Raises BadLog."""
     if not folder.is_dir():
         raise BadLog(f"{folder} is no folder: name the folder that holds day=YYYY-MM-DD")
-    days = []
+    found = []
     for path in sorted(folder.glob("day=*")):
         try:
             first = datetime.fromisoformat(path.name.removeprefix("day=")).replace(tzinfo=UTC)
@@ -225,11 +232,11 @@ def _days(folder: Path, since: int | None, until: int | None) -> list[Path]:
             raise BadLog(f"{path} is no day: such a folder is named day=YYYY-MM-DD") from None
         begin = int(first.timestamp()) * 1000
         if (until is None or begin < until) and (since is None or begin + 86_400_000 > since):
-            days.append(path)
-    return days
+            found.append(path)
+    return found
 
 
-def _bounded(table: Any, since: int | None, until: int | None) -> Any:
+def last_rows(table: Any, since: int | None, until: int | None) -> Any:
     """Return the last row of each decision within the bounds, in time order."""
     at = table["at"].cast(pa.int64()).to_numpy()
     keep = np.ones(len(at), dtype=bool)
@@ -333,21 +340,3 @@ def _numbers(column: Any) -> Array:
 def _names(column: Any) -> Names:
     names: Names = pc.fill_null(column, "").to_numpy(zero_copy_only=False)
     return names
-
-
-def latest(folder: Path, out: Path, since: date) -> int:
-    """Copy a decision log from a day on, one file a day and the last row of each decision; returns how many rows."""
-    written = 0
-    begin = int(datetime(since.year, since.month, since.day, tzinfo=UTC).timestamp()) * 1000
-    for day in _days(folder, begin, None):
-        files = sorted(day.glob("*.parquet"))
-        if not files:
-            continue
-        table = _bounded(pa.concat_tables([pq.ParquetFile(file).read() for file in files]), None, None)
-        path = out / day.name / "part-00000.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, compression="zstd")
-        written += len(table)
-    if not written:
-        raise BadLog(f"{folder} holds no decisions since {since}: the archive writes twice a minute")
-    return written

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from engine.archive import DUE, Archive
-from engine.evaluation.log import BadLog, latest, read
+from engine.evaluation.export import export
+from engine.evaluation.log import BadLog, read
 from engine.trail import ARCHIVED, LEARNED
 from tests.e2e.learning_world import World, shop
 
@@ -119,6 +120,20 @@ def test_an_archive_that_died_goes_on_and_the_last_row_counts(world: World, arch
     assert log.reward.tolist() == [1.0]
 
 
+def test_a_folder_that_cannot_be_written_to_is_told_of_and_loses_nothing(
+    world: World, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive.folder.write_text("in the way")
+    world.event("accept", world.decide())
+    while world.run(archive.step()):
+        pass
+    world.run(archive.try_flush())
+    assert "make room there, or mend the folder" in caplog.text
+    archive.folder.unlink()
+    world.run(archive.try_flush())
+    assert [row["outcome"] for row in rows(archive.folder)] == ["accepted"]
+
+
 def test_the_log_is_read_by_duckdb_pandas_and_polars_as_it_is(world: World, archive: Archive) -> None:
     world.event("accept", world.decide())
     archived(world, archive)
@@ -134,10 +149,14 @@ def test_an_export_has_each_decision_once(world: World, archive: Archive, tmp_pa
         world.event(outcome, shown)
         archived(world, archive)
         world.pass_a_millisecond()
-    assert latest(archive.folder, tmp_path / "out", date(2020, 1, 1)) == 1
+    assert export(archive.folder, tmp_path / "out", date(2020, 1, 1)) == 1
     assert [row["outcome"] for row in rows(tmp_path / "out")] == ["accepted"]
     with pytest.raises(BadLog, match="no decisions since"):
-        latest(archive.folder, tmp_path / "none", date(9000, 1, 1))
+        export(archive.folder, tmp_path / "none", date(9000, 1, 1))
+    damaged = next(archive.folder.rglob("*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(BadLog, match="remove it or export that day again"):
+        export(archive.folder, tmp_path / "none", date(2020, 1, 1))
 
 
 def test_the_trail_is_kept_until_both_have_passed_it(world: World, archive: Archive) -> None:
