@@ -252,7 +252,9 @@ class Story(RuleBasedStateMachine):
             assert moment(answer["expires_at"]) == now + ttl
             person.contacts[uid] = Contact(uid, now, channel, (item,), "reserved", now + ttl)
             person.wrote(now)
-            self.home[uid] = name
+            # An id leads to the customer under whose tag it was made: to a survivor, where the one asked for is merged.
+            tag = self.stage.engine.customers.tag
+            self.home[uid] = next(who for who in self.whose if uid.startswith(tag(who)))
             self.edges.append(now + ttl)
 
     @precondition(lambda self: self.home)
