@@ -15,8 +15,8 @@ from engine.governor import Refusal
 from engine.ids import public_id
 from engine.masks import Mask, places_of
 from engine.plan import PlacementPlan, Plan
-from engine.ranking import priorities
-from engine.scoring import Scores
+from engine.ranking import LEARNED, priorities
+from engine.scoring import Array, Scores
 from features.event import format_time
 from features.facts import Value
 
@@ -192,32 +192,49 @@ class Factors:
         placement = plan.placements[record.placement]
         self.plan = plan
         self.placement = placement
-        self.scores = placement.scores
-        self.priority, self.deviation = placement.priority, placement.deviation
+        priors = placement.priors
+        self.scores, self.priority, self.deviation = priors.scores, priors.priority, priors.deviation
         self._order = {place: place for place in range(len(placement.offers))}
+        self._learned: dict[str, Array] = {}
         if record.scored:
             gone = sum(_unpacked(mask) for stage, mask in record.dropped if stage < Stage.BELOW_THRESHOLD)
             reached = places_of(placement.everyone & ~gone)
             self._order = {place: at for at, place in enumerate(reached)}
-            self.scores = Scores(np.frombuffer(record.scored, "<f4").reshape(3, -1).astype(np.float64))
+            table = np.frombuffer(record.scored, "<f4").reshape(-1, len(reached)).astype(np.float64)
+            self.scores = Scores(table[:3])
+            # Where the priority reads what is learned beside the propensity, that stands in further rows.
+            self._learned = dict(zip(LEARNED, table[3:], strict=False))
             levers = {
                 name: lever[reached] if isinstance(lever, np.ndarray) else lever
                 for name, lever in placement.levers.items()
-            }
+            } | self._learned
             self.priority, self.deviation = priorities(plan.policy.arbitration.priority, levers, self.scores)
 
     def at(self, place: int) -> int | None:
         """Return where the arrays have a candidate; None for one that was not scored."""
         return self._order.get(place)
 
+    def value(self, place: int) -> float:
+        """Return what the offer was taken to be worth: as learned for this customer, else as the file says."""
+        at = self._order.get(place)
+        if at is None or "value" not in self._learned:
+            return self.placement.offers[place].value
+        return float(self._learned["value"][at])
+
+    def opt_out(self, place: int) -> float | None:
+        """Return the chance of an opt-out as it was expected; None where nothing of it was learned."""
+        at = self._order.get(place)
+        return float(self._learned["opt_out"][at]) if at is not None and "opt_out" in self._learned else None
+
     def told(self, place: int) -> Json:
         """Return the factors as a trace shows them."""
-        offer, at = self.placement.offers[place], self._order[place]
+        offer, at, opt_out = self.placement.offers[place], self._order[place], self.opt_out(place)
         return {
             "propensity": float(self.scores.propensity[at]),
-            "value": offer.value,
+            "value": self.value(place),
             "weight": offer.weight,
             "channel_cost": self.placement.channel.cost,
+            **({} if opt_out is None else {"opt_out": opt_out}),
             "priority": float(self.priority[at]),
             "priority_deviation": float(self.deviation[at]),
             "expression": self.plan.policy.arbitration.priority.source,

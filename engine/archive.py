@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,12 +25,12 @@ from engine.customers import Customers, state_of
 from engine.deciding import reservation_state
 from engine.decision import DECODER
 from engine.errors import NotFound
-from engine.evaluation.log import SCHEMA
 from engine.evaluation.rows import row_of
+from engine.evaluation.schema import SCHEMA
 from engine.ids import TAG_LENGTH, made_at, public_id, stored_uid
 from engine.learning.inputs import Inputs
 from engine.plan import Plan
-from engine.trail import ARCHIVED, MADE, Outcome
+from engine.trail import ARCHIVED, MADE, parse_outcome
 from policies.model import Model
 
 DUE: Final = "tact:archive:due"
@@ -167,10 +166,10 @@ class Archive:
                 record.placement,
                 record.at,
             )
-            told = [
-                Outcome(*msgspec.msgpack.decode(one, type=tuple[str, int, str | None])) for one in outcomes
-            ]
-            row = row_of(plan, public_id(tag, uid), held.tag, record, inputs, told, state, now)
+            told = [parse_outcome(one) for one in outcomes]
+            row = row_of(
+                plan, public_id(tag, uid), held.tag, record, inputs, told, state, now, held.facts.marks
+            )
             found[key] = max(record.at + plan.policy.attribution.accept_ms, record.expires_at) + 1, row
         return found
 

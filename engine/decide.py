@@ -8,13 +8,13 @@ reported, not only the first.
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
-from engine.arbitration import Pick, draw
+from engine.arbitration import Pick
 from engine.decision import STAGE_NAMES, STAGE_OF, Ask, Block, Chosen, Decision, Stage
 from engine.governor import FAR, Standing
 from engine.masks import Mask, mask_of
-from engine.plan import PlacementPlan, Plan, Ranking
+from engine.plan import PlacementPlan, Plan
 from engine.quotas import next_day
-from engine.ranking import Scored
+from engine.ranking import Ranking
 from features.facts import Facts
 from policies.conditions import Unknown
 
@@ -57,16 +57,16 @@ def decide(
         stage = STAGE_OF[block.reason]
         dropped[stage] = dropped.get(stage, 0) | block.mask & alive
         alive &= ~block.mask
-    ranked: Ranking = score() if score is not None and alive else placement
-    version, scored = (ranked.version, ranked.packed(alive)) if isinstance(ranked, Scored) else ("", b"")
+    ranked = score() if score is not None and alive else placement.priors
+    version, scored = ranked.version, ranked.packed(alive)
     dropped[_BELOW_THRESHOLD] = alive & ranked.below_threshold
     alive &= ~ranked.below_threshold
     fates = tuple([fate for fate in sorted(dropped.items()) if fate[1]])
     if not alive:
         reason = STAGE_NAMES[fates[-1][0] if fates else _NO_CANDIDATES]
         return Decision("none", reason, (), fates, tuple(blocks), nulls, None, FAR, version, scored)
-    considered = ranked.distribution(alive, at_random=ask.at_random)
-    picks = draw(considered, ask.uid, min(ask.limit, placement.placement.slots))
+    slots = min(ask.limit, placement.placement.slots)
+    considered, picks = ranked.choose(alive, ask.uid, slots, at_random=ask.at_random)
     chosen = tuple([_chosen(placement, ranked, pick, rank) for rank, pick in enumerate(picks, 1)])
     items = [placement.items[pick.place] for pick in picks]
     until = min(until, standing.yes_until(placement.channel, items))
@@ -79,8 +79,8 @@ def _chosen(placement: PlacementPlan, ranked: Ranking, pick: Pick, rank: int) ->
         offer=offer.id,
         rank=rank,
         category=offer.category,
-        propensity=ranked.propensity.item(pick.place),
-        value=offer.value,
+        propensity=ranked.scores.propensity.item(pick.place),
+        value=ranked.value(pick.place),
         priority=ranked.priority.item(pick.place),
         selection_probability=pick.probability,
     )

@@ -9,7 +9,6 @@ import os
 import time
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import orjson
 
 from engine.activation import Plans
@@ -27,7 +26,7 @@ from engine.ledger import find
 from engine.plan import Plan, condition_values
 from engine.quotas import Quota, QuotaOp, holds, placement_quotas, used_up
 from engine.requests import DecideRequest
-from engine.trail import MADE, step
+from engine.trail import MADE, parse_outcome, step
 from features.facts import Contact, Facts, Item
 from features.identity import in_share
 
@@ -160,7 +159,7 @@ class Deciding:
             full = f"capacity:{placement.channel.name}" in spent
         served, profile = self.models.current, profile_of(held.facts)
         score = (
-            served.scorer(plan, placement, state, profile, request.context, held.now)
+            served.scorer(plan, placement, state, profile, request.context, held.now, values)
             if served is not None
             else None
         )
@@ -304,7 +303,7 @@ def reservation_state(facts: Facts, uid: str, now: int) -> str:
 
 def outcome_view(blob: bytes) -> Json:
     """Return one outcome of a decision: what happened, when, about which offer."""
-    kind, at, offer = msgspec.msgpack.decode(blob, type=tuple[str, int, str | None])
+    kind, at, offer, _ = parse_outcome(blob)
     return {"type": kind, "at": when(at), "offer": offer}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 Mask = int
 _FEW: Final = 12
@@ -16,8 +17,7 @@ _FEW: Final = 12
 def places_of(mask: Mask) -> list[int]:
     """Return the places whose bits are set, ascending."""
     if mask.bit_count() > _FEW:
-        bits = np.frombuffer(mask.to_bytes((mask.bit_length() + 7) // 8, "little"), dtype=np.uint8)
-        found: list[int] = np.flatnonzero(np.unpackbits(bits, bitorder="little")).tolist()
+        found: list[int] = place_array(mask).tolist()
         return found
     places = []
     while mask:
@@ -25,6 +25,12 @@ def places_of(mask: Mask) -> list[int]:
         places.append(lowest.bit_length() - 1)
         mask ^= lowest
     return places
+
+
+def place_array(mask: Mask) -> NDArray[np.intp]:
+    """Return the places whose bits are set, ascending."""
+    bits = np.frombuffer(mask.to_bytes((mask.bit_length() + 7) // 8, "little"), dtype=np.uint8)
+    return np.unpackbits(bits, bitorder="little").nonzero()[0]
 
 
 def mask_of(places: Iterable[int]) -> Mask:

@@ -12,20 +12,17 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from engine.arbitration import Distribution, distribution, uniform_distribution
 from engine.governor import FAR
-from engine.masks import Mask, mask_of, places_of
-from engine.ranking import Scored, below, priorities
+from engine.masks import Mask, mask_of
+from engine.ranking import Ranking, rank
 from engine.rules import Each, Rules
-from engine.scoring import Array, Scores, Snapshot, prior_snapshot, score
+from engine.scoring import Snapshot, prior_snapshot, score
 from features.catalogue import Catalogue, Reader
 from features.facts import Facts, Item
 from features.state import FeatureState
 from policies.calendar import day_start
 from policies.conditions import Condition
-from policies.model import Channel, Exploration, Offer, Placement, PolicySet
-
-_REMEMBERED: Final = 4096
+from policies.model import Channel, Offer, Placement, PolicySet
 
 MARK_TYPES: Final = frozenset(
     {
@@ -70,43 +67,18 @@ class PlacementPlan(msgspec.Struct, frozen=True):
     """(index of the suppression, the candidates that it looks at), where there are any."""
     levers: dict[str, Any]
     """What the priority is made of beside the propensity: arrays over the offers, and the channel's cost."""
-    scores: Scores
-    below_threshold: Mask
-    priority: Array
-    deviation: Array
-    propensity: Array
+    priors: Ranking
+    """How the candidates rank before anything is learned: the same for everyone."""
     budgeted: tuple[int, ...]
     limited: bool
     """Whether a budget or the channel's capacity may refuse a candidate."""
     reserves: bool
     """Whether a contact on this channel is counted."""
-    exploration: Exploration
-    remembered: dict[tuple[Mask, bool], Distribution]
-    """Distributions by who is left and whether the choice is at random; a cache, not a state."""
 
     def valid_at(self, now: int) -> tuple[Mask, int]:
         """Return who is valid at `now` (ms), and the moment at which that changes; FAR if never."""
         at = bisect_right(self.valid_from, now)
         return self.valid[at - 1], self.valid_from[at] if at < len(self.valid_from) else FAR
-
-    def distribution(self, alive: Mask, *, at_random: bool) -> Distribution:
-        """Return the distribution of the first rank over the candidates of the mask (not empty)."""
-        known = self.remembered.get((alive, at_random))
-        if known is None:
-            places = places_of(alive)
-            known = (
-                uniform_distribution(places)
-                if at_random
-                else distribution(self.priority, self.deviation, places, self.exploration)
-            )
-            if len(self.remembered) >= _REMEMBERED:
-                self.remembered.clear()
-            self.remembered[alive, at_random] = known
-        return known
-
-
-Ranking = PlacementPlan | Scored
-"""What ranks candidates: the marketer's priors, the same for everyone, or a model."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -189,16 +161,17 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
         "value": np.array([offer.value for offer in offers], dtype=np.float64),
         "weight": np.array([offer.weight for offer in offers], dtype=np.float64),
         "channel_cost": channel.cost,
+        "opt_out": 0.0,
     }
     scores = score(snapshot, offers, policy.arbitration.exploration.alpha)
-    priority, deviation = priorities(policy.arbitration.priority, levers, scores)
+    everyone = (1 << len(offers)) - 1
     return PlacementPlan(
         placement=placement,
         channel=channel,
         offers=offers,
         items=items,
         index={offer.id: place for place, offer in enumerate(offers)},
-        everyone=(1 << len(offers)) - 1,
+        everyone=everyone,
         valid_from=valid_from,
         valid=valid,
         eligibility=_eligibility(offers),
@@ -213,16 +186,10 @@ def _compile_placement(policy: PolicySet, rules: Rules, snapshot: Snapshot, name
             )
         ),
         levers=levers,
-        scores=scores,
-        below_threshold=below(priority, policy.arbitration.threshold),
-        priority=priority,
-        deviation=deviation,
-        propensity=scores.propensity,
+        priors=rank("", scores, levers, policy.arbitration, everyone),
         budgeted=tuple(place for place, offer in enumerate(offers) if offer.budget is not None),
         limited=channel.capacity is not None or any(offer.budget is not None for offer in offers),
         reserves=rules.counts_contacts(channel.name),
-        exploration=policy.arbitration.exploration,
-        remembered={},
     )
 
 

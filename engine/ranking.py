@@ -1,56 +1,145 @@
-"""How a placement's offers rank: priorities from scores and levers, and the chances that come of them."""
+"""How a placement's offers rank for a customer: priorities from scores and levers, and the chances that come of them.
+
+One kind of ranking serves both: the marketer's priors, worked out once for everyone, and a model's for one customer.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from math import isfinite
+from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.arbitration import Distribution, distribution, uniform_distribution
-from engine.masks import Mask, mask_of, places_of
+from engine.arbitration import Distribution, Pick, distribution, draw, uniform_distribution
+from engine.masks import Mask, mask_of, place_array
 from engine.scoring import Array, Scores
-from policies.model import Exploration
+from policies.model import Arbitration
 from policies.priority import Priority
 
+_REMEMBERED: Final = 4096
+LEARNED: Final = ("value", "opt_out")
+"""Levers that may be learned, in the order of the rows in which a record keeps them."""
+NOTHING: Final[Mapping[str, Array]] = {}
 
-class Scored(msgspec.Struct, frozen=True):
-    """A placement's offers as a model ranks them for one customer; arrays as in `PlacementPlan`."""
+
+class Ranking(msgspec.Struct, frozen=True):
+    """A placement's offers as they rank; arrays run over the placement's offers, in file order."""
 
     version: str
+    """Of the model that scored; empty where the marketer's priors did."""
     scores: Scores
     priority: Array
     deviation: Array
     below_threshold: Mask
-    exploration: Exploration
+    everyone: Mask
+    arbitration: Arbitration
+    levers: Mapping[str, Any]
+    """What the priority is made of beside the propensity."""
+    learned: bool
+    """Whether any lever was learned for this customer."""
+    untried: NDArray[np.bool_] | None
+    """Offers that are too new for anything to be known of them; None where there are none."""
+    remembered: dict[tuple[Mask, bool], Distribution]
+    """Distributions by who is left and whether the choice is at random; a cache, not a state."""
 
-    @property
-    def propensity(self) -> Array:
-        """P(accept | shown) at the mean."""
-        return self.scores.propensity
+    def distribution(self, left: Mask, *, at_random: bool) -> Distribution:
+        """Return the distribution of the next rank over the candidates of the mask (not empty)."""
+        known = self.remembered.get((left, at_random))
+        if known is None:
+            places = place_array(left)
+            known = (
+                uniform_distribution(places)
+                if at_random
+                else distribution(
+                    self.priority, self.deviation, places, self.arbitration.exploration, self.untried
+                )
+            )
+            if len(self.remembered) >= _REMEMBERED:
+                self.remembered.clear()
+            self.remembered[left, at_random] = known
+        return known
 
-    def distribution(self, alive: Mask, *, at_random: bool) -> Distribution:
-        """Return the distribution of the first rank over the candidates of the mask (not empty)."""
-        places = places_of(alive)
-        if at_random:
-            return uniform_distribution(places)
-        return distribution(self.priority, self.deviation, places, self.exploration)
+    def choose(
+        self, alive: Mask, uid: str, slots: int, *, at_random: bool
+    ) -> tuple[Distribution, list[Pick]]:
+        """Draw up to `slots` of the candidates of the mask (not empty), each among those not drawn before it.
 
-    def packed(self, alive: Mask) -> bytes:
-        """Return the scores of the candidates of the mask, as records keep them."""
-        return self.scores.table[:, places_of(alive)].astype("<f4").tobytes()
+        Returns the distribution of rank 1, and the picks in rank order.
+        """
+        first = self.distribution(alive, at_random=at_random)
+        picks = [draw(first, uid, 1)]
+        left = alive
+        for number in range(2, min(slots, alive.bit_count()) + 1):
+            left &= ~(1 << picks[-1].place)
+            picks.append(draw(self.distribution(left, at_random=at_random), uid, number))
+        return first, picks
+
+    def packed(self, of: Mask) -> bytes:
+        """Return the scores of the candidates of the mask, as records keep them; empty for the priors.
+
+        Rows of propensity, low and high, and where a lever was learned, of those in `LEARNED`.
+        """
+        if not self.version:
+            return b""
+        table = self.scores.table
+        if self.learned:
+            table = np.vstack(
+                [table, *(np.broadcast_to(self.levers[name], table[0].shape) for name in LEARNED)]
+            )
+        part = table if of == self.everyone else table[:, place_array(of)]
+        return part.astype("<f4").tobytes()
+
+    def value(self, place: int) -> float:
+        """Return what an accept of the offer is taken to be worth."""
+        return float(self.levers["value"][place])
+
+
+def rank(
+    version: str,
+    scores: Scores,
+    levers: Mapping[str, Any],
+    arbitration: Arbitration,
+    everyone: Mask,
+    learned: Mapping[str, Array] = NOTHING,
+    untried: NDArray[np.bool_] | None = None,
+) -> Ranking:
+    """Rank the offers by the policy's expression; `levers` are what it reads beside the propensity.
+
+    `learned` are those of the levers that were learned for this customer; `untried` are offers that are too new.
+    """
+    whole = {**levers, **learned} if learned else levers
+    priority, deviation = priorities(arbitration.priority, whole, scores)
+    below = below_threshold(priority, arbitration.threshold)
+    return Ranking(
+        version,
+        scores,
+        priority,
+        deviation,
+        below,
+        everyone,
+        arbitration,
+        whole,
+        learned=bool(learned),
+        untried=untried,
+        remembered={},
+    )
 
 
 def priorities(expression: Priority, levers: Mapping[str, Any], scores: Scores) -> tuple[Array, Array]:
     """Return each offer's priority at the mean, and its deviation (already scaled by alpha)."""
     table = scores.table
-    mean, low, high = np.broadcast_to(expression.evaluate({"propensity": table, **levers}), table.shape)
-    with np.errstate(invalid="ignore"):
-        deviation = np.abs(high - low) / 2
-    deviation[~np.isfinite(deviation)] = 0.0
-    return mean.copy(), deviation
+    mean, low, high = expression.evaluate({"propensity": table, **levers})
+    with np.errstate(invalid="ignore"):  # minus infinity less minus infinity: it has no deviation
+        deviation = high - low
+        deviation *= 0.5
+    np.abs(deviation, out=deviation)
+    if not isfinite(deviation.sum()):
+        deviation[~np.isfinite(deviation)] = 0.0
+    return mean, deviation
 
 
-def below(priority: Array, threshold: float) -> Mask:
+def below_threshold(priority: Array, threshold: float) -> Mask:
     """Return the candidates whose priority does not reach the threshold."""
     reached = priority >= threshold
     return 0 if reached.all() else mask_of(np.flatnonzero(~reached).tolist())

@@ -30,7 +30,7 @@ from engine.people import People
 from engine.plan import Plan
 from engine.quarantine import QUARANTINE
 from engine.quotas import QuotaOp, budget_quota, capacity_quota
-from engine.trail import OUTCOME, step
+from engine.trail import OUTCOME, Outcome, amount_of, encode_outcome, step
 from features.codec import decode_seen, encode_seen, encode_state
 from features.event import Event, decode_events
 from features.facts import Facts
@@ -324,7 +324,9 @@ class Worker:
         if place is None or event.type not in _OUTCOMES:
             return [], [], facts
         tag, uid = place
-        outcome = msgspec.msgpack.encode((event.type, event.occurred_at, event.offer))
+        outcome = encode_outcome(
+            Outcome(event.type, event.occurred_at, event.offer, amount_of(event.properties))
+        )
         field = f"o{uid}{event_hash(event.event_id).hex()}"
         outcomes = [(decisions_key(tag, made_at(uid)), field, outcome, step(OUTCOME, tag, uid, outcome))]
         settled = []

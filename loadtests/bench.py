@@ -23,24 +23,25 @@ from typing import Any
 from rich.console import Console
 
 from api.remote import RemoteFailure, ask
-from loadtests import shop
+from loadtests import shop, taught
 from loadtests.client import Round, drive, request
 from loadtests.memory import measure as measure_memory
 from loadtests.server import Running, running
 from loadtests.stream import measure as measure_stream
+from loadtests.taught import teach
 
 CUSTOMERS = 20_000
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 console = Console(stderr=True, highlight=False)
 
 
-def decide_requests(seed: int, customers: int = CUSTOMERS) -> Callable[[int], bytes]:
+def decide_requests(seed: int, customers: int = CUSTOMERS, name: str = "customer") -> Callable[[int], bytes]:
     """Return a maker of decide requests for random customers; each takes a reservation."""
     rnd = random.Random(seed)
 
     def make(_: int) -> bytes:
         body = {
-            "customer_id": f"customer-{rnd.randrange(customers)}",
+            "customer_id": f"{name}-{rnd.randrange(customers)}",
             "placement": "newsletter",
             "context": {"device": "mobile"},
         }
@@ -119,6 +120,28 @@ def bench_decide(seconds: float, rounds: int) -> dict[str, Any]:
     return said
 
 
+def bench_learned(seconds: float, rounds: int) -> dict[str, Any]:
+    """Decide with a learned model: visitors without a history, known customers, and an empty FastAPI GET."""
+    empty = request("GET", "/")
+    with tact_with(100) as tact, floor() as port:
+        teach(tact)
+        makers = {
+            "visitors": decide_requests(1),
+            "known": decide_requests(2, taught.CUSTOMERS, "known"),
+        }
+        for make in makers.values():
+            drive(tact.port, make, 16, seconds=2)
+        sides: dict[str, Callable[[], Round]] = {
+            name: partial(drive, tact.port, make, 16, seconds=seconds) for name, make in makers.items()
+        }
+        sides["fastapi"] = partial(drive, port, lambda _: empty, 16, seconds=seconds)
+        found: dict[str, Any] = interleave(sides, rounds, "decide with a learned model, 16 connections")
+    for name in makers:
+        found[name]["throughput_ratio"] = found[name]["per_second"] / found["fastapi"]["per_second"]
+        found[name]["p99_ratio"] = found[name]["p99_ms"] / found["fastapi"]["p99_ms"]
+    return found
+
+
 def bench_offers(seconds: float, rounds: int) -> dict[str, Any]:
     """Compare a decision among 10, 100 and 1,000 offers."""
     with tact_with(10) as few, tact_with(100) as some, tact_with(1000) as many:
@@ -146,6 +169,19 @@ def table(found: dict[str, Any]) -> str:
                 f"| {connections} connections | {tact['per_second']:.0f} | {other['per_second']:.0f} "
                 f"| **{part['throughput_ratio']:.2f}** | {tact['p99_ms']:.1f} / {other['p99_ms']:.1f} "
                 f"| **{part['p99_ratio']:.2f}** |"
+            )
+        lines.append("")
+    if "learned" in found:
+        part = found["learned"]
+        lines += [
+            "| decide among 100 offers with a learned model, 16 connections | Tact /s | ratio | p99 ms | ratio |",
+            "|---|---|---|---|---|",
+        ]
+        for name, said in (("visitors", "visitors without a history"), ("known", "customers with 20 events")):
+            side = part[name]
+            lines.append(
+                f"| {said} | {side['per_second']:.0f} | **{side['throughput_ratio']:.2f}** "
+                f"| {side['p99_ms']:.1f} | **{side['p99_ratio']:.2f}** |"
             )
         lines.append("")
     if "offers" in found:
@@ -197,7 +233,7 @@ def write(path: Path, text: str) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="decide,offers,stream,memory")
+    parser.add_argument("--only", default="decide,learned,offers,stream,memory")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--customers", type=int, default=100_000)
@@ -205,6 +241,7 @@ def main() -> None:
     asked = parser.parse_args()
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "decide": lambda: bench_decide(asked.seconds, asked.rounds),
+        "learned": lambda: bench_learned(asked.seconds, asked.rounds),
         "offers": lambda: bench_offers(asked.seconds, asked.rounds),
         "stream": measure_stream,
         "memory": lambda: measure_memory(asked.customers),

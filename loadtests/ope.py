@@ -6,7 +6,7 @@
   the random log, and the other way round, beside the click rate of the policy's own log. `bts` knows no context
   and its chances moved while it ran; judged is its average over time, the share of each item at each position in
   its own log. Clicks of that log are used for nothing but the comparison.
-- the experiments of `loadtests.experiments`: what `tact evaluate` says of sending to all, random and what was
+- the experiments of `loadtests.experiment_logs`: what `tact evaluate` says of sending to all, random and what was
   done.
 
 Each impression stands for one customer: the files name none. One random log has some 40 clicks, so intervals are
@@ -34,7 +34,7 @@ from engine.evaluation.report import Candidate, as_dict, evaluate, finite, overl
 from engine.evaluation.sample import Reward
 from engine.evaluation.target import reference
 from engine.scoring import Array
-from loadtests.experiments import EXPERIMENTS, write
+from loadtests.experiment_logs import EXPERIMENTS, write
 
 FOLDS = 5
 STRENGTH = 500.0

@@ -16,7 +16,8 @@ import msgspec
 from policies.cases import Case, read_cases
 from policies.model import PolicyError, PolicySet, Problem
 from policies.reading.channels import read_channels
-from policies.reading.knowledge import read_features, read_models, read_profile, read_questions
+from policies.reading.knowledge import read_features, read_profile, read_questions
+from policies.reading.models import read_models
 from policies.reading.nodes import MAX_BYTES, Node, Report, Spoilt, Table, compose
 from policies.reading.oddities import find_oddities
 from policies.reading.offers import read_offers
@@ -129,7 +130,7 @@ def _read(
         suppressions=suppressions,
         features=features,
         profile=profile,
-        models=read_models(reading, root("models.yaml") if "models.yaml" in nodes else None),
+        models=read_models(reading, root("models.yaml") if "models.yaml" in nodes else None, offers.values()),
         questions=read_questions(reading, root("questions.yaml"), profile),
         files=files,
         **setup,

@@ -3,6 +3,7 @@
 Durations and times are integer milliseconds, money of budgets integer micro-units, shares are fractions of 1.
 """
 
+import json
 from datetime import date
 from typing import Any, Final, Literal
 
@@ -16,6 +17,12 @@ Calendar = Literal["day", "week", "month"]
 FieldType = Literal["string", "number", "bool", "list"]
 AttributeValue = str | float | bool
 
+Role = Literal["accept", "value", "opt_out", "other"]
+
+VALUE: Final = "value"
+"""What a model of values predicts: no event, but the amount of a yes."""
+OPT_OUTS: Final = frozenset({"unsubscribe", "complaint"})
+"""Events by which a customer asks not to be contacted."""
 RESERVED_NAMES: Final = frozenset({"consent", "quiet_hours", "capacity", "budget", "erased"})
 """Reasons that are no rules; no rule may bear these names."""
 
@@ -182,7 +189,7 @@ class Field(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """What is learned: the events it predicts and the inputs that it reads."""
+    """What is learned: the events (or the value) that it predicts and the inputs that it reads."""
 
     name: str
     predicts: tuple[str, ...]
@@ -190,6 +197,27 @@ class Model(msgspec.Struct, frozen=True):
     half_life_ms: int = 0
     prior: float = 0.0
     drift: bool = True
+    learner: str = ""
+    """A River classifier by its dotted name; empty for the hybrid."""
+    parameters: dict[str, Any] = {}
+    """Of that classifier: plain values, and objects of River as `{dotted name: parameters}`."""
+
+    @property
+    def role(self) -> Role:
+        """What the arbitration takes it for."""
+        if VALUE in self.predicts:
+            return "value"
+        if "accept" in self.predicts:
+            return "accept"
+        return "opt_out" if OPT_OUTS & set(self.predicts) else "other"
+
+    @property
+    def head(self) -> str:
+        """Under which name it is learned and served: another kind of learner is another head, and resets none."""
+        if self.learner:
+            given = json.dumps(self.parameters, sort_keys=True)
+            return f"{self.name}|{self.learner}|{given}"
+        return f"{self.name}|{VALUE}" if self.role == "value" else self.name
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -229,6 +257,10 @@ class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     questions: tuple[Question, ...] = ()
     files: dict[str, str] = {}
     """File name to text, as they were hashed."""
+
+    def model(self, role: Role) -> Model | None:
+        """Return the model of a role, the first in the file; None where there is none."""
+        return next((model for model in self.models if model.role == role), None)
 
 
 class Problem(msgspec.Struct, frozen=True, order=True):

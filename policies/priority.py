@@ -7,6 +7,7 @@ this.
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +27,8 @@ from policies.cel.syntax import (
     parse,
 )
 
-VARIABLES: Final = ("propensity", "value", "weight", "channel_cost")
+VARIABLES: Final = ("propensity", "value", "weight", "channel_cost", "opt_out")
+"""What an expression may read; `opt_out` is the chance that a contact makes the customer ask for no more."""
 
 Array = NDArray[np.float64]
 Run = Callable[[Mapping[str, Any]], Any]
@@ -48,10 +50,11 @@ class Priority:
         """Evaluate with arrays or numbers for the variables; returns an array of their common shape."""
         with np.errstate(all="ignore"):
             result: Array = np.asarray(self._run(values), dtype=np.float64)
-        finite = np.isfinite(result)
-        if not finite.all():
-            result = np.where(finite, result, -np.inf)
-        shape = np.broadcast_shapes(*[np.shape(value) for value in values.values()])
+            whole = isfinite(result.sum())  # one pass; a sum is not finite where a part is not
+        if not whole:
+            result = np.where(np.isfinite(result), result, -np.inf)
+        shapes = {np.shape(value) for value in values.values()}
+        shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
         return result if result.shape == shape else np.broadcast_to(result, shape)
 
     def __eq__(self, other: object) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.evaluation.log import SCHEMA, BadLog, days, last_rows, table_of
+from engine.evaluation.files import BadLog, days, last_rows, table_of
+from engine.evaluation.schema import SCHEMA
 
 
 def export(folder: Path, out: Path, since: date) -> int:

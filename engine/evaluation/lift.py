@@ -1,10 +1,12 @@
 """Lift: what the customers who are decided for earn over the control group, at any moment one looks.
 
 The unit is the customer, by the group that is sticky to the customer: whoever is not in the control group is
-treated, exploration included, message or not. A customer's outcome is what the decisions of the first
-`horizon_ms` after the first one earned, and it counts once that time is over and none of them is open. So each
-customer is one observation that never changes again, in the order in which they became complete, and the group
-was drawn before: that is what the guarantee needs.
+treated, exploration included, message or not. A customer's outcome is whether they bought within `horizon_ms` after
+their first decision, whatever they bought and whether or not it named a decision: who gets nothing names none, and
+the rule must be one for all (intention to treat). Where the log has no purchases (or money is asked for, which only
+what named a decision tells), it is what the decisions of that time earned. It counts once that time is over and no
+decision in it is open. So each customer is one observation that never changes again, in the order in which they
+became complete, and the group was drawn before: that is what the guarantee needs.
 
 People look every day and stop when they like what they see. With 190 looks a 95 % interval made for one look is
 wrong in a third of all experiments in which nothing happens. The confidence sequence here (asymptotic, Gaussian
@@ -25,13 +27,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from engine.evaluation.log import Log, Whole
+from engine.evaluation.log import Flags, Log, Names, Whole
 from engine.evaluation.sample import Reward, rewards, summed
 from engine.scoring import Array
 
 START_CUSTOMERS: Final = 100
 START_REWARDED: Final = 10
 PLANNED: Final = 10_000
+BOUGHT: Final = frozenset({"purchase", "store_purchase"})
+"""What counts: an accept is left out, for nobody in the control group can accept what was not offered."""
 DAY_MS: Final = 86_400_000
 HORIZON_MS: Final = 7 * DAY_MS
 LOOKS: Final = 200
@@ -77,6 +81,8 @@ class Lifts(NamedTuple):
     waiting: int
     """Customers whose time is not over, or with a decision still open."""
     warnings: tuple[str, ...]
+    counted: str
+    """bought (whether a customer did) or earned (what the decisions did)."""
 
 
 def lifts(
@@ -114,7 +120,15 @@ def lifts(
         )
     if waiting:
         warnings.append(f"{waiting} customers are not complete yet and are left out")
-    return Lifts(overall, tuple(parts), waiting, tuple(warnings))
+    moved = changed_group(decisions, horizon_ms)
+    if moved:
+        warnings.append(
+            f"{moved} customers were in the control group for a part of their time only, and count by their first "
+            "decision: what they got later is in their outcome, so this lift is nearer to 0 than that of a group "
+            "that gets nothing; shorten --within, or judge with --since the day of the last change"
+        )
+    counted = "bought" if _by_purchases(decisions, reward) else "earned"
+    return Lifts(overall, tuple(parts), waiting, tuple(warnings), counted)
 
 
 def customers(
@@ -127,15 +141,43 @@ def customers(
     first[decisions.customer[::-1]] = np.arange(len(decisions))[::-1]
     begin = decisions.at[first]
     inside = decisions.at < begin[decisions.customer] + horizon_ms
-    earned = np.where(inside, np.nan_to_num(rewards(decisions, reward)), 0.0)
-    outcome = summed(decisions.customer, earned, size)
+    if _by_purchases(decisions, reward):
+        row, kind, at, known = decisions.responses
+        whose = decisions.customer[row]
+        counts = _bought(kind) & (at >= begin[whose]) & (at < begin[whose] + horizon_ms)
+        outcome = (np.bincount(whose[counts], minlength=size) > 0).astype(np.float64)
+        recorded = known[first]
+    else:
+        earned = np.where(inside, np.nan_to_num(rewards(decisions, reward)), 0.0)
+        outcome, recorded = summed(decisions.customer, earned, size), np.ones(size, dtype=bool)
     still = summed(decisions.customer, (inside & (decisions.outcome == "open")).astype(np.float64), size)
-    complete = (begin + horizon_ms <= decisions.ended_at) & (still == 0)
+    complete = (begin + horizon_ms <= decisions.ended_at) & (still == 0) & recorded & ~decisions.young[first]
     order = np.flatnonzero(complete)
     order = order[np.argsort(begin[order], kind="stable")]
     names = decisions.segment(segment)[first[order]] if segment else [""] * len(order)
     treated = (decisions.group[first[order]] != "control").astype(np.float64)
     return Customers(outcome[order], treated, tuple(names)), int((~complete).sum())
+
+
+def _by_purchases(decisions: Log, reward: Reward) -> bool:
+    return reward == "accept" and bool(_bought(decisions.responses.type).any())
+
+
+def _bought(kind: Names) -> Flags:
+    return np.array([one in BOUGHT for one in kind.tolist()], dtype=bool)
+
+
+def changed_group(decisions: Log, horizon_ms: int = HORIZON_MS) -> int:
+    """Return how many customers were both in the control group and out of it while they were watched."""
+    size = int(decisions.customer.max()) + 1
+    begin = np.full(size, -1, dtype=np.int64)
+    begin[decisions.customer[::-1]] = decisions.at[::-1]
+    inside = decisions.at < begin[decisions.customer] + horizon_ms
+    control = decisions.group == "control"
+    groups = [
+        np.bincount(decisions.customer[inside & part], minlength=size) > 0 for part in (control, ~control)
+    ]
+    return int((groups[0] & groups[1]).sum())
 
 
 def _lift(name: str, outcome: Array, treated: Array, planned: int, confidence: float) -> Lift:

@@ -1,16 +1,10 @@
-"""The decision log: one row a decision, one folder a day, and its reading as arrays.
+"""The decision log read as arrays: what the estimators look at.
 
-What holds: `folder/day=2026-11-24/part-….parquet`, zstd, the day being the decision's own (UTC). A decision may
-be written again when more is known of it: of the rows with one `decision_id`, the last in the order of file
-names and rows counts. Nothing in it names a person: `customer` is a keyed tag.
-
-`chance` is the probability of rank 1 under the policy that decided; what the chances of a decision's candidates
-leave to 1 is the chance that nothing was chosen. A candidate whose `chance` is null did not reach the choice;
-one whose chance is 0 reached it and was left off the shortlist.
+Nothing in it names a person: `customer` is a keyed tag. `chance` is the probability of rank 1 under the policy that
+decided; what the chances of a decision's candidates leave to 1 is the chance that nothing was chosen. A candidate whose
+`chance` is null did not reach the choice; one whose chance is 0 reached it and was left off the shortlist.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,73 +12,15 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.errors import TactError
+from engine.evaluation.files import BadLog, days, last_rows, table_of
+from engine.evaluation.schema import SCHEMA
 from engine.scoring import Array
 
 Whole = NDArray[np.int64]
 Names = NDArray[np.object_]
 Flags = NDArray[np.bool_]
-
-_CANDIDATE: Final = pa.struct(
-    [
-        pa.field("offer", pa.string(), nullable=False),
-        pa.field("stage", pa.string(), nullable=False),
-        ("reason", pa.string()),
-        *[
-            (name, pa.float64())
-            for name in (
-                "propensity",
-                "low",
-                "high",
-                "opt_out",
-                "value",
-                "weight",
-                "cost",
-                "priority",
-                "deviation",
-                "chance",
-            )
-        ],
-    ]
-)
-_CHOSEN: Final = pa.struct(
-    [
-        pa.field("offer", pa.string(), nullable=False),
-        pa.field("rank", pa.int16(), nullable=False),
-        ("selection_probability", pa.float64()),
-    ]
-)
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("decision_id", pa.string(), nullable=False),
-        pa.field("customer", pa.string(), nullable=False),
-        pa.field("at", pa.timestamp("ms", tz="UTC"), nullable=False),
-        ("placement", pa.string()),
-        ("channel", pa.string()),
-        ("action", pa.string()),
-        ("reason", pa.string()),
-        ("grp", pa.string()),
-        ("policy_version", pa.string()),
-        ("model_version", pa.string()),
-        ("alpha", pa.float64()),
-        ("inputs", pa.map_(pa.string(), pa.float64())),
-        ("segment", pa.map_(pa.string(), pa.string())),
-        ("candidates", pa.list_(_CANDIDATE)),
-        ("chosen", pa.list_(_CHOSEN)),
-        ("outcome", pa.string()),
-        ("outcome_at", pa.timestamp("ms", tz="UTC")),
-        ("reward", pa.float64()),
-        ("outcome_value", pa.float64()),
-        ("opted_out", pa.bool_()),
-        ("delivered", pa.bool_()),
-        ("seen", pa.bool_()),
-    ],
-)
-"""One row a decision. `low` and `high` are the propensity at `alpha` deviations below and above it; `alpha` is
-the exploration setting of the policy that decided (null: taken to be the judged policy's own)."""
 
 FACTORS: Final = ("propensity", "low", "high", "opt_out", "value", "weight", "cost", "priority", "chance")
 _NEEDED: Final = [
@@ -104,14 +40,10 @@ _NEEDED: Final = [
     "reward",
     "outcome_value",
     "opted_out",
+    "responses",
 ]
-
-
-class BadLog(TactError):
-    """A folder that holds no decision log, or one that cannot be read."""
-
-    status = 422
-    kind = "bad-log"
+_LATER: Final = ("alpha", "responses")
+"""Columns that older logs lack."""
 
 
 class Chosen(NamedTuple):
@@ -124,6 +56,17 @@ class Chosen(NamedTuple):
     rank: Whole
     probability: Array
     """The chance that it was chosen for its rank, given the ones above it."""
+
+
+class Responses(NamedTuple):
+    """What customers did in the attribution window of their decisions, whether it named one or not."""
+
+    row: Whole
+    """The decision; one event stands at each decision in whose window it lies."""
+    type: Names
+    at: Whole
+    known: Flags
+    """Of each decision, whether it was recorded."""
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -139,6 +82,8 @@ class Log(msgspec.Struct, frozen=True):
     """Milliseconds since the epoch, UTC."""
     ended_at: int
     """The latest moment of which the log knows anything (ms)."""
+    settles_ms: int
+    """How long after a decision silence is final, by what the log shows; 0 where no silence is final yet."""
     placement: Names
     channel: Names
     group: Names
@@ -164,11 +109,22 @@ class Log(msgspec.Struct, frozen=True):
     """Candidates that only the threshold dropped."""
     factors: dict[str, Array]
     """`FACTORS`, one array each over all candidates."""
+    responses: Responses
     segments: Any
     """The column `segment` as it was read (pyarrow map array)."""
 
     def __len__(self) -> int:
         return len(self.customer)
+
+    @property
+    def young(self) -> Flags:
+        """Decisions so young that others of their age, of which nothing was heard, are not in the log yet.
+
+        A decision is written when something is heard of it, and else when silence is final: of the young ones
+        those with an early yes are there, and the others are missing.
+        """
+        young: Flags = self.at + self.settles_ms > self.ended_at
+        return young
 
     def segment(self, name: str) -> Names:
         """Return the decisions' values of one segment ("" where it is not known)."""
@@ -182,12 +138,13 @@ def read(folder: Path, since: int | None = None, until: int | None = None) -> Lo
     Raises BadLog where there is none, where a file is damaged, or where nothing lies between the bounds.
     """
     files = [file for day in days(folder, since, until) for file in sorted(day.glob("*.parquet"))]
-    needed = [name for name in _NEEDED if name != "alpha"]
+    needed = [name for name in _NEEDED if name not in _LATER]
     tables = []
     for file in files:
-        table = table_of(file, needed, also=["alpha"])
-        if "alpha" not in table.column_names:
-            table = table.append_column("alpha", pa.nulls(len(table), pa.float64()))
+        table = table_of(file, needed, also=_LATER)
+        for name in _LATER:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
         tables.append(table.select(_NEEDED).cast(pa.schema([SCHEMA.field(name) for name in _NEEDED])))
     if not tables:
         raise BadLog(
@@ -195,65 +152,6 @@ def read(folder: Path, since: int | None = None, until: int | None = None) -> Lo
             "(tact decisions export writes them)"
         )
     return _arrays(last_rows(pa.concat_tables(tables), since, until))
-
-
-def table_of(file: Path, needed: Sequence[str], also: Sequence[str] = ()) -> Any:
-    """Return columns of one file: those that are needed, and of the others what is there. Raises BadLog."""
-    try:
-        # The file itself, not a data set: pyarrow would add the folder's day as a column.
-        with pq.ParquetFile(file) as opened:
-            held = opened.schema_arrow.names
-            missing = [name for name in needed if name not in held]
-            if missing:
-                raise BadLog(f"{file} has no column {missing[0]}: it is not a decision log of this version")
-            return opened.read([*needed, *[name for name in also if name in held]])
-    except (pa.ArrowException, OSError, ValueError) as damaged:
-        told = str(damaged).partition("\n")[0]
-        raise BadLog(f"{file} cannot be read: {told}; remove it or export that day again") from None
-
-
-def write_day(folder: Path, day: date, rows: Iterable[Mapping[str, Any]], part: int = 0) -> Path:
-    """Write rows (one dictionary a decision, keys as in SCHEMA; what is missing is null) as one file of a day."""
-    path = folder / f"day={day.isoformat()}" / f"part-{part:05d}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), path, compression="zstd")
-    return path
-
-
-def days(folder: Path, since: int | None, until: int | None) -> list[Path]:
-    """Return the folders of the days that lie between two moments (ms, UTC). Raises BadLog."""
-    if not folder.is_dir():
-        raise BadLog(f"{folder} is no folder: name the folder that holds day=YYYY-MM-DD")
-    found = []
-    for path in sorted(folder.glob("day=*")):
-        try:
-            first = datetime.fromisoformat(path.name.removeprefix("day=")).replace(tzinfo=UTC)
-        except ValueError:
-            raise BadLog(f"{path} is no day: such a folder is named day=YYYY-MM-DD") from None
-        begin = int(first.timestamp()) * 1000
-        if (until is None or begin < until) and (since is None or begin + 86_400_000 > since):
-            found.append(path)
-    return found
-
-
-def last_rows(table: Any, since: int | None, until: int | None) -> Any:
-    """Return the last row of each decision within the bounds, in time order."""
-    at = table["at"].cast(pa.int64()).to_numpy()
-    keep = np.ones(len(at), dtype=bool)
-    if since is not None:
-        keep &= at >= since
-    if until is not None:
-        keep &= at < until
-    ids = table["decision_id"].to_numpy(zero_copy_only=False)
-    _, backwards = np.unique(ids[::-1], return_index=True)
-    last = np.zeros(len(at), dtype=bool)
-    last[len(at) - 1 - backwards] = True
-    rows = np.flatnonzero(keep & last)
-    if not len(rows):
-        raise BadLog("the decision log holds nothing for that time: widen --since and --until")
-    # Equal times keep a fixed order, whatever the files: that of the ids.
-    rows = rows[np.lexsort((ids[rows].astype(str), at[rows]))]
-    return table.take(pa.array(rows)).combine_chunks()
 
 
 def _arrays(table: Any) -> Log:
@@ -274,10 +172,14 @@ def _arrays(table: Any) -> Log:
     chance = factors["chance"]
     silence = np.clip(1 - np.bincount(row, np.nan_to_num(chance), minlength=size), 0, 1)
     at = column["at"].cast(pa.int64()).to_numpy()
+    settled = _numbers(column["outcome_at"].cast(pa.int64())) - at
+    settled = settled[(_names(column["outcome"]) == "silent") & ~np.isnan(settled)]
     return Log(
         customer=np.unique(_names(column["customer"]).astype(str), return_inverse=True)[1].astype(np.int64),
         at=at,
         ended_at=max(int(at.max()), int(pc.max(column["outcome_at"].cast(pa.int64())).as_py() or 0), 0),
+        # The shortest: policies may have changed how long they wait.
+        settles_ms=max(int(settled.min()), 0) if len(settled) else 0,
         placement=_names(column["placement"]),
         channel=_names(column["channel"]),
         group=_names(column["grp"]),
@@ -297,6 +199,7 @@ def _arrays(table: Any) -> Log:
         reached=~np.isnan(chance),
         below=np.isnan(chance) & pc.equal(field["stage"], "below_threshold").to_numpy(zero_copy_only=False),
         factors=factors,
+        responses=_responses(column["responses"]),
         segments=column["segment"],
     )
 
@@ -319,6 +222,17 @@ def _choices(column: Any, offers: tuple[str, ...], row: Whole, offer: Whole) -> 
     ranks = rank.to_numpy(zero_copy_only=False).astype(np.int64)
     by_rank = np.lexsort((ranks, whose))
     return Chosen(whose[by_rank], places[by_rank], ranks[by_rank], _numbers(probability)[by_rank])
+
+
+def _responses(column: Any) -> Responses:
+    starts, found = _flattened(column)
+    name, at = found.flatten()
+    return Responses(
+        np.repeat(np.arange(len(column)), np.diff(starts)),
+        _names(name),
+        at.cast(pa.int64()).to_numpy(zero_copy_only=False),
+        column.is_valid().to_numpy(zero_copy_only=False),
+    )
 
 
 def _whole(column: Any) -> Any:

@@ -25,6 +25,8 @@ TOO_SMALL: Final = 100.0
 """Effective decisions below which nothing is said."""
 TOO_FOREIGN: Final = 0.2
 """Share of a policy's choices that the log could never have made, above which nothing is said."""
+MANY: Final = 5
+"""Policies judged at once above which the best is likely to be lucky: one in four logs has a false claim at 6."""
 HEADLINE: Final = "dr"
 """The estimate that verdicts and differences go by: unbiased, and less noisy than IPS."""
 
@@ -118,7 +120,7 @@ def evaluate(
             _verdict(log, judged, one, reward, confidence, first_only=first_only) for one in candidates
         ),
         calibration=tuple(calibrations(log)),
-        warnings=_log_warnings(judged),
+        warnings=_log_warnings(log, judged) + _luck_warning(candidates),
     )
 
 
@@ -126,7 +128,7 @@ def _verdict(
     log: Log, judged: Judged, candidate: Candidate, reward: Reward, confidence: float, *, first_only: bool
 ) -> Verdict:
     chances = candidate.chances(log)
-    sample = sample_of(log, judged, chances, reward, first_only=first_only)
+    sample = sample_of(log, judged, chances, reward, None if first_only else candidate.chances.further(log))
     never = unsupported(log, judged, chances)
     speaks = np.bincount(log.row, weights=chances, minlength=len(log))[judged.rows]
     effective = effective_size(sample)
@@ -205,7 +207,13 @@ def overlap_warnings(sample: Sample, foreign: float) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _log_warnings(judged: Judged) -> tuple[str, ...]:
+def _log_warnings(log: Log, judged: Judged) -> tuple[str, ...]:
+    if (log.outcome == "accepted").any() and not (log.outcome == "silent").any():
+        warning = (
+            "no silence of this log is final yet, so of the decisions hardly more than those with an early yes are in "
+            "it, and the figures are far too high: wait until attribution.accept has passed"
+        )
+        return (warning,)
     still = judged.left_out["open"]
     if judged.earliest_open is None or still <= 0.01 * (still + len(judged.rows)):
         return ()
@@ -213,6 +221,18 @@ def _log_warnings(judged: Judged) -> tuple[str, ...]:
     warning = (
         f"{still:,} decisions since {first} are still open: an early yes is counted already and an early no is "
         f"not, so the figures lean upwards; judge with --until {first}"
+    )
+    return (warning,)
+
+
+def _luck_warning(candidates: list[Candidate]) -> tuple[str, ...]:
+    """Warn of many policies: each interval fails once in twenty, and the best of them was picked."""
+    count = sum(one.name != "logged" for one in candidates)
+    if count <= MANY:
+        return ()
+    warning = (
+        f"{count} policies are judged at once and each interval fails once in twenty: the best of them looks better "
+        "than it is; choose it here, and judge it alone on days that come later"
     )
     return (warning,)
 

@@ -3,7 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from engine.answer import Factors
 from engine.decision import STAGE_NAMES, Record, Stage
@@ -12,8 +12,8 @@ from engine.learning.inputs import Context
 from engine.masks import places_of
 from engine.plan import Plan
 from engine.trail import SEEN, YES, Outcome
-
-_OPT_OUT: Final = frozenset({"unsubscribe", "complaint"})
+from features.facts import Mark
+from policies.model import OPT_OUTS
 
 
 def row_of(
@@ -25,10 +25,12 @@ def row_of(
     outcomes: Sequence[Outcome],
     state: str | None,
     now: int,
+    marks: Sequence[Mark] = (),
 ) -> dict[str, Any]:
     """Return the row at `now` (ms); `plan` is that of the record's policy version, keys are those of the schema.
 
     `state` is what became of the reservation (reserved, confirmed, released, expired), None where there was none.
+    `marks` are what the customer did, whether it named the decision or not.
     """
     outcome, at, reward = _outcome(plan, record, outcomes, state, now)
     return {
@@ -53,9 +55,15 @@ def row_of(
         "outcome": outcome,
         "outcome_at": _moment(at) if at is not None else None,
         "reward": reward,
-        "opted_out": any(one.type in _OPT_OUT for one in outcomes),
+        "outcome_value": _amount(plan, record, outcomes) if outcome == "accepted" else None,
+        "opted_out": any(one.type in OPT_OUTS for one in outcomes),
         "delivered": None if state is None else state == "confirmed",
         "seen": True if any(one.type in SEEN for one in outcomes) else None,
+        "responses": [
+            {"type": mark.type, "at": _moment(mark.at)}
+            for mark in marks
+            if mark.type in YES and record.at <= mark.at <= record.at + plan.policy.attribution.accept_ms
+        ],
     }
 
 
@@ -73,6 +81,16 @@ def _outcome(
     if no:
         return "rejected", min(no), 0.0
     return ("silent", until, 0.0) if now > until else ("open", None, None)
+
+
+def _amount(plan: Plan, record: Record, outcomes: Sequence[Outcome]) -> float | None:
+    """Return what the message brought: of each offer the first amount that a yes told of; None where none did."""
+    until = record.at + plan.policy.attribution.accept_ms
+    first: dict[str | None, float] = {}
+    for one in sorted(outcomes, key=lambda one: one.at):
+        if one.type in YES and one.at <= until and one.amount is not None:
+            first.setdefault(one.offer, one.amount)
+    return sum(first.values()) if first else None
 
 
 def _candidates(plan: Plan, record: Record) -> list[dict[str, Any]]:
@@ -103,7 +121,8 @@ def _candidates(plan: Plan, record: Record) -> list[dict[str, Any]]:
                 "offer": offer.id,
                 "stage": name,
                 "reason": "excluded" if offer.id in excluded else None if stage == Stage.CHOICE else name,
-                "value": offer.value,
+                "value": factors.value(place),
+                "opt_out": factors.opt_out(place),
                 "weight": offer.weight,
                 "cost": placement.channel.cost,
                 "chance": chances.get(place, 0.0) if stage == Stage.CHOICE else None,

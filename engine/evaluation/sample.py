@@ -40,7 +40,7 @@ class Judged(NamedTuple):
     reward: Array
     """One number a judged decision."""
     left_out: dict[str, int]
-    """control_group, nothing_to_choose, question, open, censored, unknown_chance: how many decisions each."""
+    """control_group, nothing_to_choose, question, young, open, censored, unknown_chance: how many decisions each."""
     earliest_open: int | None
     """When the earliest decision with an open outcome was made (ms)."""
 
@@ -54,6 +54,7 @@ def judge(log: Log, reward: Reward) -> Judged:
         "control_group": ~choice & (log.group == "control"),
         "nothing_to_choose": ~choice & (log.group != "control"),
         "question": log.action == "question",
+        "young": log.young & choice,
         "open": (unknown & (log.outcome != "censored")) | (log.outcome == "open"),
         "censored": log.outcome == "censored",
         # A choice that was not drawn, or whose chance was not kept, can stand for no other.
@@ -88,9 +89,12 @@ def _at(factor: Array, place: Whole, there: Flags) -> Array:
 
 
 def sample_of(
-    log: Log, judged: Judged, chances: Array, reward: Reward, *, first_only: bool = False
+    log: Log, judged: Judged, chances: Array, reward: Reward, further: Array | None = None
 ) -> Sample:
-    """Return what the estimators look at; `chances` are the judged policy's for rank 1, over all candidates."""
+    """Return what the estimators look at; `chances` are the judged policy's for rank 1, over all candidates.
+
+    `further` are those of all that was chosen, as `Chances.further` gives them; without them rank 1 alone is judged.
+    """
     size = len(log)
     speaks = summed(log.row, chances, size)
     silence = np.clip(1 - speaks, 0.0, 1.0)
@@ -105,8 +109,8 @@ def sample_of(
     rows = judged.rows
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.where(log.probability > 0, done / log.probability, 0.0)
-    if not first_only:
-        weight = weight * _further_ranks(log, chances, speaks)
+    if further is not None:
+        weight = weight * _further_ranks(log, further)
     return Sample(
         reward=judged.reward,
         weight=weight[rows],
@@ -117,19 +121,12 @@ def sample_of(
     )
 
 
-def _further_ranks(log: Log, chances: Array, speaks: Array) -> Array:
+def _further_ranks(log: Log, further: Array) -> Array:
     """Return, for each decision, judged over logged chance of its ranks after the first."""
-    row, place, rank, logged = log.chosen
+    row, _, rank, logged = log.chosen
     ratio = np.ones(len(log))
-    if not (rank > 1).any():
-        return ratio
-    chance = chances[place]
-    # What the ranks above took: a running sum over all, less what it was where the decision begins.
-    above = np.cumsum(chance) - chance
-    begin = np.searchsorted(row, row)
-    left = speaks[row] - (above - above[begin])
-    weighed = (rank > 1) & (left > CERTAIN) & (logged > 0)
-    np.multiply.at(ratio, row[weighed], np.minimum(chance[weighed] / left[weighed], 1.0) / logged[weighed])
+    weighed = (rank > 1) & (logged > 0) & ~np.isnan(further)
+    np.multiply.at(ratio, row[weighed], further[weighed] / logged[weighed])
     return ratio
 
 

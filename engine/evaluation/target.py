@@ -17,14 +17,31 @@ import numpy as np
 from engine.arbitration import distribution
 from engine.errors import TactError
 from engine.evaluation.log import Flags, Log
+from engine.evaluation.sample import CERTAIN
 from engine.scoring import Array
 from policies.model import Exploration, PolicySet
 
 REFERENCES: Final = ("random", "logged", "none", "always:OFFER")
 _REMEMBERED: Final = 65_536
 
-Chances = Callable[[Log], Array]
-"""Gives each candidate of the log its chance of rank 1."""
+
+class Chances:
+    """A judged policy: the chance of each candidate of a log."""
+
+    def __init__(self, first: Callable[[Log], Array], further: Callable[[Log], Array] | None = None) -> None:
+        """Take what gives each candidate its chance of rank 1, and each chosen one of a later rank its chance there.
+
+        Without `further` later ranks are drawn by the chances of rank 1, scaled up over what is left.
+        """
+        self._first, self._further = first, further
+
+    def __call__(self, log: Log) -> Array:
+        """Return each candidate's chance of rank 1."""
+        return self._first(log)
+
+    def further(self, log: Log) -> Array:
+        """Return, for each entry of `log.chosen`, its chance at its rank given the ones above; nan if none is left."""
+        return self._further(log) if self._further is not None else _scaled_up(log, self._first(log))
 
 
 class BadTarget(TactError):
@@ -41,11 +58,11 @@ def reference(name: str) -> Chances:
     BadTarget, and so is an unknown name.
     """
     if name == "random":
-        return _uniform
+        return Chances(_uniform)
     if name == "logged":
-        return lambda log: np.nan_to_num(log.factors["chance"])
+        return Chances(lambda log: np.nan_to_num(log.factors["chance"]), lambda log: log.chosen[3])
     if name == "none":
-        return lambda log: np.zeros(len(log.offer))
+        return Chances(lambda log: np.zeros(len(log.offer)))
     if name.startswith("always:"):
         offer = name.removeprefix("always:")
 
@@ -57,7 +74,7 @@ def reference(name: str) -> Chances:
             chances: Array = ((log.offer == log.offers.index(offer)) & log.reached).astype(np.float64)
             return chances
 
-        return always
+        return Chances(always)
     raise BadTarget(f'"{name}" is neither a folder of a policy set nor one of {", ".join(REFERENCES)}')
 
 
@@ -96,16 +113,22 @@ def levers(log: Log, policy: PolicySet) -> tuple[Levers, Flags]:
     factors = log.factors
     read = Levers(
         propensity=factors["propensity"],
-        value=value[log.offer],
+        value=_values(log, policy, value[log.offer]),
         weight=weight[log.offer],
         channel_cost=cost[log.row],
-        opt_out=factors["opt_out"],
+        opt_out=np.nan_to_num(factors["opt_out"]),  # where nothing of it was learned it is 0, as in serving
     )
     missing = [name for name in policy.arbitration.priority.names if name not in read]
     if missing:
         raise BadTarget(f'the priority reads "{missing[0]}", which the decision log does not hold')
     candidates = (log.reached | log.below) & placed & ~np.isnan(factors["propensity"])
     return read, candidates
+
+
+def _values(log: Log, policy: PolicySet, file: Array) -> Array:
+    """Return what offers are worth: by the file, or where the judged set learns values, as the log has them."""
+    logged = log.factors["value"]
+    return file if policy.model("value") is None else np.where(np.isnan(logged), file, logged)
 
 
 def priorities(log: Log, policy: PolicySet) -> tuple[Array, Array, Flags]:
@@ -148,12 +171,28 @@ def _logit(share: Array) -> Array:
 
 def of_policy(policy: PolicySet) -> Chances:
     """Return a policy set as a judged policy."""
+    exploration = policy.arbitration.exploration
 
     def chances(log: Log) -> Array:
         mean, deviation, alive = priorities(log, policy)
-        return _chosen(log, mean, deviation, alive, policy.arbitration.exploration)
+        return _chosen(log, mean, deviation, alive, exploration)
 
-    return chances
+    def further(log: Log) -> Array:
+        mean, deviation, alive = priorities(log, policy)
+        return _chosen_further(log, mean, deviation, alive, exploration)
+
+    return Chances(chances, further)
+
+
+def _scaled_up(log: Log, chances: Array) -> Array:
+    row, place, _, _ = log.chosen
+    chance = chances[place]
+    # What the ranks above took: a running sum over all, less what it was where the decision begins.
+    above = np.cumsum(chance) - chance
+    begin = np.searchsorted(row, row)
+    left = np.bincount(log.row, weights=chances, minlength=len(log))[row] - (above - above[begin])
+    some = left > CERTAIN
+    return np.where(some, np.minimum(chance / np.where(some, left, 1.0), 1.0), np.nan)
 
 
 def _chosen(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: Exploration) -> Array:
@@ -166,14 +205,34 @@ def _chosen(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: 
         if begin == end:
             continue
         here = places[begin:end]
-        means, deviations = mean[here], deviation[here]
-        key = means.tobytes() + deviations.tobytes()
+        key = mean[here].tobytes() + deviation[here].tobytes()
         share = remembered.get(key)
         if share is None:
-            share = np.zeros(len(here))
-            over = distribution(means, deviations, range(len(here)), exploration)
-            share[list(over.places)] = over.chance
+            share = _shares(mean[here], deviation[here], exploration)
             if len(remembered) < _REMEMBERED:
                 remembered[key] = share
         chances[here] = share
     return chances
+
+
+def _chosen_further(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: Exploration) -> Array:
+    """Return the chance of each chosen candidate after the first of its decision, among those not chosen above it."""
+    found = np.full(len(log.chosen[0]), np.nan)
+    left = alive.copy()
+    for entry, (row, place, rank) in enumerate(zip(*(part.tolist() for part in log.chosen[:3]), strict=True)):
+        if rank > 1:
+            here = np.arange(log.starts[row], log.starts[row + 1])
+            here = here[left[here]]
+            if len(here):
+                shares = _shares(mean[here], deviation[here], exploration)
+                found[entry] = shares[here == place].sum()
+        left[place] = False
+    return found
+
+
+def _shares(mean: Array, deviation: Array, exploration: Exploration) -> Array:
+    """Return the chance of each of the candidates, which are all that there are."""
+    shares = np.zeros(len(mean))
+    over = distribution(mean, deviation, np.arange(len(mean)), exploration)
+    shares[over.places] = over.chance
+    return shares

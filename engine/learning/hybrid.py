@@ -9,7 +9,8 @@ the extended Kalman filter of a logistic likelihood:
 
 with `v` the sum over both parts, whose covariances are kept apart. As `h`, and so `P`, does not depend on `y`, an
 assumed "no" is taken back by a step of the mean alone, at any later time. A real-valued head is the linear filter:
-`h = 1 / noise`, the noise being the running mean of its squared errors.
+`h = 1 / noise`, the noise being the running mean of its squared errors; an error counts as `REACH` times the noise's
+deviation at most, so one wild value moves neither far.
 
 The prior is as wide as the offer's start leaves room for: the deviation that inputs can give is in proportion to
 `2 sqrt(s (1 - s))`, whole for a start `s` of 0.5. One rare yes then doesn't outweigh all that is known. The
@@ -37,6 +38,7 @@ from engine.learning.shared import SharedLook, SharedPart
 SPREAD: Final = 1 / 3
 ALARM: Final = 10.0
 """How much a drift alarm multiplies the variances."""
+REACH: Final = 5.0
 _LOGIT_MAX: Final = 30.0
 
 
@@ -50,6 +52,8 @@ class Setting(msgspec.Struct, frozen=True):
     """Prior deviation that all inputs together give at one deviation each, and that all waves together give."""
     shared: float = 1.0
     """Prior deviation of what the offers share."""
+    noise: float = 1.0
+    """Deviation of a real-valued head's outcomes before any is known."""
     half_life_ms: int | None = None
     waves: int = WAVES
     inputs_max: int = INPUTS_MAX
@@ -73,7 +77,7 @@ class Hybrid:
         """Per offer how many outcomes were learned."""
         self.since_ms = np.zeros(1, dtype=np.int64)
         """Per offer, and last for the shared part, the moment up to which it has forgotten."""
-        self.errors = np.array([1.0, 1.0])
+        self.errors = np.array([self.setting.noise**2, 1.0])
         """Of a real-valued head: the sum of squared errors, and their number."""
         self.watch = Watch()
 
@@ -138,14 +142,17 @@ class Hybrid:
         mean, variance, own, shared = self._look(vector, place)
         expected, curvature = self._likelihood(mean)
         step = 1 / (1 + curvature * variance)
-        error = (outcome - expected) * step * self._weight(curvature)
+        missed = outcome - expected
+        if self.setting.family == "gaussian":
+            reach = REACH * curvature**-0.5
+            missed = min(max(missed, -reach), reach)
+            self.errors += missed**2 * step, 1.0
+        error = missed * step * self._weight(curvature)
         self.own.move(place, own, error)
         self.own.shrink(place, own, curvature * step)
         if shared is not None:
             self.shared.move(shared, error)
             self.shared.shrink(shared, curvature * step)
-        if self.setting.family == "gaussian":
-            self.errors += (outcome - expected) ** 2 * step, 1.0
         self.outcomes[place] += 1
         return expected
 

@@ -6,13 +6,14 @@ is always among the inputs: how well an offer does depends on where it is shown 
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Final
 
 from engine.plan import Plan
 from features.facts import Value
 from features.state import FeatureState
 from policies.model import Model
 
+NOTHING: Final[Mapping[str, Any]] = {}
 Context = dict[str, Any]
 """Input name to value: numbers, strings, truths or lists of strings; what is null is left out."""
 
@@ -46,18 +47,24 @@ class Inputs:
         context: Mapping[str, Any],
         placement: str,
         now: int,
+        known: Mapping[str, Any] = NOTHING,
     ) -> Context:
-        """Return the inputs at `now` (ms); `state` belongs to the plan's catalogue."""
+        """Return the inputs at `now` (ms); `state` belongs to the plan's catalogue.
+
+        `known` are features that were read at `now` already, by the same names.
+        """
         found: Context = {"placement": placement, **self._defaults}
         held = self._catalogue.values(state)
         for name, place, read in self._readers:
             value = held[place]
-            if value is not None and (seen := read(value, now)) is not None:
-                found[name] = seen
+            if value is not None:
+                seen = known[name] if name in known else read(value, now)
+                if seen is not None:
+                    found[name] = seen
         for field, name in self._profile.items():
-            known = profile.get(field)
-            if known is not None:
-                found[name] = known
+            told = profile.get(field)
+            if told is not None:
+                found[name] = told
         for key, value in context.items():
             name = "context." + key
             if self._all_context or _matches(name, self._context):

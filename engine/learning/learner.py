@@ -28,6 +28,7 @@ from engine.learning.serving import MODEL, MODEL_VERSION
 from engine.learning.snapshot import BadSnapshot, Snapshot, pack, unpack
 from engine.plan import Plan
 from engine.trail import LEARNED, RELEASED, Step
+from policies.plain_objects import NotPlain
 
 CHECKPOINT: Final = "tact:learner"
 BATCH: Final = 500
@@ -130,7 +131,7 @@ class Learner:
         Until somebody has said yes the marketer's priors know more than a model that has only assumed.
         """
         if self._learned and now >= self._publish_at and self.learning.notes.answered:
-            blob = pack(Snapshot(self.position, self.learning.heads))
+            blob = self._packed()
             await self.store.connection.pipeline(
                 [("MULTI",), ("SET", MODEL, blob), ("SET", MODEL_VERSION, self.position), ("EXEC",)]
             )
@@ -144,14 +145,26 @@ class Learner:
         """Keep a checkpoint, if there is anything new; returns its size in bytes."""
         if self.position == self._kept:
             return 0
-        notes = msgspec.msgpack.encode(self.learning.notes)
-        blob = pack(Snapshot(self.position, self.learning.heads, notes))
+        blob = self._packed(msgspec.msgpack.encode(self.learning.notes))
         await self.store.connection.pipeline(
             [("MULTI",), ("SET", CHECKPOINT, blob), ("SET", LEARNED, self.position), ("EXEC",)]
         )
         await self.store.trim_trail()
         self._kept = self.position
         return len(blob)
+
+    def _packed(self, notes: bytes = b"") -> bytes:
+        """Encode what was learned; a head that cannot be written down begins again, and the others go on."""
+        while True:
+            try:
+                return pack(Snapshot(self.position, self.learning.heads, notes))
+            except NotPlain:
+                for name, head in list(self.learning.heads.items()):
+                    try:
+                        pack(Snapshot(self.position, {name: head}))
+                    except NotPlain as error:
+                        log.critical("the model %s cannot be kept and begins again: %s", name, error)
+                        del self.learning.heads[name]
 
     async def _cases(self, steps: Sequence[Step]) -> dict[str, Case]:
         """Load the decisions that the steps name."""

@@ -6,20 +6,17 @@ is good (G18); until there is one, the marketer's priors rank.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from engine.adapters.connection import StoreUnavailable
 from engine.adapters.store import Store, as_bytes
-from engine.learning.compiled import CompiledHead
-from engine.learning.hybrid import Hybrid
 from engine.learning.inputs import Inputs
+from engine.learning.levers import Levers, compile_head, untried
+from engine.learning.outcomes import Head
 from engine.learning.snapshot import BadSnapshot, Snapshot, unpack
 from engine.plan import PlacementPlan, Plan
-from engine.ranking import Scored, below, priorities
+from engine.ranking import Ranking, rank
 from engine.scoring import scores_of
 from features.facts import Facts, Value
 from features.state import FeatureState
@@ -28,7 +25,9 @@ from policies.model import Model
 MODEL: Final = "tact:model"
 MODEL_VERSION: Final = "tact:model:version"
 FOLLOW_S: Final = 0.5
-_REMEMBERED: Final = 256
+_FITS: Final = 256
+_REMEMBERED: Final = 100_000
+"""Offers in all rankings that a fit remembers."""
 log = logging.getLogger("tact.models")
 
 
@@ -42,17 +41,55 @@ def profile_of(facts: Facts) -> dict[str, Value]:
 
 
 class _Fit:
-    """One placement of one policy set beside one head: the head compiled for its offers, and the compiled inputs."""
+    """One placement of one policy set beside a snapshot: heads compiled for its offers, and the compiled inputs."""
 
-    __slots__ = ("head", "inputs", "known", "starts")
-
-    def __init__(self, plan: Plan, placement: PlacementPlan, model: Model, head: Hybrid) -> None:
-        rows = np.array([head.offers.get(offer.id, -1) for offer in placement.offers], dtype=np.intp)
-        self.head = CompiledHead(head, np.maximum(rows, 0))
-        self.known: NDArray[np.bool_] | None = None if (rows >= 0).all() else rows >= 0
+    def __init__(
+        self, plan: Plan, placement: PlacementPlan, model: Model, heads: Mapping[str, Head], version: str
+    ) -> None:
+        self.plan, self.placement, self.version = plan, placement, version
         places = [plan.snapshot.offers[offer.id] for offer in placement.offers]
-        self.starts = plan.snapshot.mean[places], plan.snapshot.deviation[places]
+        starts = plan.snapshot.mean[places], plan.snapshot.deviation[places]
+        offers = [offer.id for offer in placement.offers]
+        head = heads[model.head]
+        self.head = compile_head(head, offers, starts, plan.policy.arbitration.exploration.alpha)
+        self.untried = untried(head, offers)
         self.inputs = Inputs(plan, model)
+        self.levers = Levers(plan, placement, heads)
+        self.remembered: dict[bytes, Ranking] = {}
+        """Rankings by their inputs: visitors of whom nothing is known are many and alike."""
+
+    def ranking(
+        self,
+        state: FeatureState,
+        profile: Mapping[str, Value],
+        context: Mapping[str, Any],
+        now: int,
+        known: Mapping[str, Any],
+    ) -> Ranking:
+        """Rank the placement's offers for a customer at `now` (ms)."""
+        placement = self.placement
+        encoded = self.head.encode(
+            self.inputs.read(state, profile, context, placement.placement.name, now, known)
+        )
+        levers = self.levers.encode(state, profile, context, now, known)
+        key = b"".join([encoded.tobytes(), *(vector.tobytes() for vector in levers)])
+        ranking = self.remembered.get(key)
+        if ranking is None:
+            scores = scores_of(*self.head.predict(encoded))
+            arbitration = self.plan.policy.arbitration
+            ranking = rank(
+                self.version,
+                scores,
+                placement.levers,
+                arbitration,
+                placement.everyone,
+                self.levers.read(levers),
+                self.untried,
+            )
+            if len(self.remembered) * len(placement.offers) >= _REMEMBERED:
+                self.remembered.clear()
+            self.remembered[key] = ranking
+        return ranking
 
 
 class Served:
@@ -71,43 +108,32 @@ class Served:
         profile: Mapping[str, Value],
         context: Mapping[str, Any],
         now: int,
-    ) -> Callable[[], Scored] | None:
-        """Return what ranks the placement's offers for a customer at `now` (ms); None without a model of accepts."""
+        known: Mapping[str, Any],
+    ) -> Callable[[], Ranking] | None:
+        """Return what ranks the placement's offers for a customer at `now` (ms); None without a model of accepts.
+
+        `known` are features that were read at `now` already, by dotted names.
+        """
         key = (plan.policy.version, placement.placement.name)
-        if key not in self._fits:
-            if len(self._fits) >= _REMEMBERED:
-                self._fits.clear()
-            self._fits[key] = self._fit(plan, placement)
-        fit = self._fits[key]
+        fit = self._fits[key] if key in self._fits else self.fit(plan, placement)
         if fit is None:
             return None
+        return lambda: fit.ranking(state, profile, context, now, known)
 
-        def score() -> Scored:
-            inputs = fit.inputs.read(state, profile, context, placement.placement.name, now)
-            mean, deviation = fit.head.predict(inputs)
-            if fit.known is not None:  # offers that the model has not met yet stand at their priors
-                mean = np.where(fit.known, mean, fit.starts[0])
-                deviation = np.where(fit.known, deviation, fit.starts[1])
-            arbitration = plan.policy.arbitration
-            scores = scores_of(mean, arbitration.exploration.alpha * deviation)
-            priority, spread = priorities(arbitration.priority, placement.levers, scores)
-            return Scored(
-                self.version,
-                scores,
-                priority,
-                spread,
-                below(priority, arbitration.threshold),
-                placement.exploration,
-            )
+    def fit(self, plan: Plan, placement: PlacementPlan) -> _Fit | None:
+        """Compile the models for a placement, and remember it."""
+        model = plan.policy.model("accept")
+        made = None
+        if model is not None and model.head in self.heads:
+            made = _Fit(plan, placement, model, self.heads, self.version)
+        if len(self._fits) >= _FITS:
+            self._fits.clear()
+        self._fits[plan.policy.version, placement.placement.name] = made
+        return made
 
-        return score
-
-    def _fit(self, plan: Plan, placement: PlacementPlan) -> _Fit | None:
-        model = next((model for model in plan.policy.models if "accept" in model.predicts), None)
-        head = self.heads.get(model.name) if model is not None else None
-        if model is None or head is None:
-            return None
-        return _Fit(plan, placement, model, head)
+    def in_use(self) -> list[tuple[Plan, PlacementPlan]]:
+        """Return the placements that this snapshot has served."""
+        return [(fit.plan, fit.placement) for fit in self._fits.values() if fit is not None]
 
 
 class Models:
@@ -128,15 +154,15 @@ class Models:
         ):
             return False
         blob = as_bytes(await self.store.connection.call("GET", MODEL)) or b""
+        in_use = self.current.in_use() if self.current is not None else []
         try:
-            snapshot = await asyncio.to_thread(unpack, blob)
+            self.current = await asyncio.to_thread(_ready, blob, in_use)
         except BadSnapshot as error:
             self._refused = version
             log.critical(
                 "the model snapshot %s is refused, the one before it stays: %s", version.decode(), error
             )
             return False
-        self.current = Served(snapshot)
         return True
 
     async def follow(self) -> None:
@@ -147,3 +173,11 @@ class Models:
             except StoreUnavailable:
                 log.debug("the store is away: the model stays as it is")
             await asyncio.sleep(FOLLOW_S)
+
+
+def _ready(blob: bytes, placements: Iterable[tuple[Plan, PlacementPlan]]) -> Served:
+    """Unpack a snapshot and compile it for the placements, off the event loop; raises BadSnapshot."""
+    served = Served(unpack(blob))
+    for plan, placement in placements:
+        served.fit(plan, placement)
+    return served

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from engine.learning.hybrid import Hybrid
 from engine.learning.inputs import Context
+from engine.learning.river_head import KIND, RiverHead
 
 _MAGIC: Final = b"TACTMODEL1"
 _DIGEST: Final = 32
@@ -53,11 +54,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Models by head, with the version of the trail that they have learned up to."""
 
     version: str
-    heads: dict[str, Hybrid]
+    heads: dict[str, Hybrid | RiverHead]
     notes: bytes = b""
 
 
-def golden_of(model: Hybrid, offers: int = 8) -> tuple[Golden, ...]:
+def golden_of(model: Hybrid | RiverHead, offers: int = 8) -> tuple[Golden, ...]:
     """Return what the model makes of two contexts, nobody's own: nothing known, and all numbers given."""
     encoder = model.encoder
     numbers = [name for name, column in encoder.columns.items() if encoder.number[column]]
@@ -69,7 +70,7 @@ def golden_of(model: Hybrid, offers: int = 8) -> tuple[Golden, ...]:
 
 
 def pack(snapshot: Snapshot) -> bytes:
-    """Encode a snapshot."""
+    """Encode a snapshot; raises `policies.plain_objects.NotPlain` for a head that cannot be written down."""
     heads = {}
     for name, model in snapshot.heads.items():
         arrays, meta = model.to_arrays()
@@ -100,8 +101,9 @@ def unpack(blob: bytes) -> Snapshot:
     return Snapshot(read.version, heads, read.notes)
 
 
-def _head(name: str, head: _Head) -> Hybrid:
-    model = Hybrid.from_arrays({key: _array(*stored) for key, stored in head.arrays.items()}, head.meta)
+def _head(name: str, head: _Head) -> Hybrid | RiverHead:
+    made: type[Hybrid | RiverHead] = RiverHead if head.meta.get("kind") == KIND else Hybrid
+    model = made.from_arrays({key: _array(*stored) for key, stored in head.arrays.items()}, head.meta)
     for golden, tried in zip(head.golden, golden_of(model), strict=True):
         for wanted, got in ((golden.mean, tried.mean), (golden.deviation, tried.deviation)):
             if not np.allclose(wanted, got, rtol=_TOLERANCE, atol=_TOLERANCE):

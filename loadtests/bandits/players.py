@@ -16,6 +16,7 @@ from vowpalwabbit import Workspace  # type: ignore[import-untyped]
 
 from engine.arbitration import distribution
 from engine.learning.hybrid import Hybrid, Setting
+from engine.learning.levers import untried
 from loadtests.bandits.data import Bandit
 from policies.model import Exploration
 
@@ -54,8 +55,9 @@ class Tact:
     def choose(self, row: int) -> int:
         """Choose by the stated probabilities."""
         mean, deviation = self.model.predict_all(self.bandit.contexts[row])
+        new = untried(self.model, self.bandit.offers)
         over = distribution(
-            *acceptance(mean, deviation, self.exploration), range(len(mean)), self.exploration
+            *acceptance(mean, deviation, self.exploration), np.arange(len(mean)), self.exploration, new
         )
         drawn = self.random.random() * over.cumulative[-1]
         return over.places[min(bisect_right(over.cumulative, drawn), len(over.places) - 1)]

@@ -16,6 +16,7 @@ from vowpalwabbit import Workspace  # type: ignore[import-untyped]
 
 from engine.arbitration import distribution
 from engine.learning.hybrid import Hybrid, Setting
+from engine.learning.levers import untried
 from loadtests.bandits.players import acceptance
 from loadtests.bandits.worlds import World
 from policies.model import Exploration
@@ -66,8 +67,9 @@ class Tact:
                 {self.names[place]: self.world.attributes[place] for place in fresh},
             )
         mean, deviation = model.predict_all(context)
+        new = untried(model, [self.names[place] for place in self.rows])
         over = distribution(
-            *acceptance(mean, deviation, self.exploration), range(len(mean)), self.exploration
+            *acceptance(mean, deviation, self.exploration), np.arange(len(mean)), self.exploration, new
         )
         drawn = self.random.random() * over.cumulative[-1]
         row = over.places[min(bisect_right(over.cumulative, drawn), len(over.places) - 1)]

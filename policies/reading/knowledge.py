@@ -1,10 +1,10 @@
-"""features.yaml, profile.yaml, models.yaml and questions.yaml: what is known, learned and asked."""
+"""features.yaml, profile.yaml and questions.yaml: what is known and asked."""
 
 from typing import Any, Final, get_args
 
 from features.definition import FeatureDef
 from features.definition import Kind as FeatureKind
-from policies.model import Field, FieldType, Model, Question
+from policies.model import Field, FieldType, Question
 from policies.reading.names import near
 from policies.reading.offers import unique
 from policies.reading.survey import FILES, Reading
@@ -152,59 +152,6 @@ def field_value(value: Value, type_: FieldType) -> Any:
         return value.flag()
     texts = [member.text() for member in value.members()]
     return tuple(text for text in texts if text is not None)
-
-
-def read_models(reading: Reading, root: Value | None) -> tuple[Model, ...]:
-    """Return the models; without the file one, `accept`, that reads everything."""
-    default = (Model("accept", ("accept",)),)
-    section = root.fields(FILES["models.yaml"]).get("models") if root is not None else None
-    if section is None:
-        return default
-    named = section.named()
-    if "accept" not in named and section.table() is not None:
-        section.fail("the model accept is missing: offers are ranked by it", "add accept: {predicts: accept}")
-    return tuple(_model(reading, name, value) for name, value in named.items())
-
-
-def _model(reading: Reading, name: str, value: Value) -> Model:
-    fields = value.fields(("predicts", "inputs", "half_life", "prior", "drift"), required=("predicts",))
-    default = Model(name, ())
-    return Model(
-        name=name,
-        predicts=fields.read("predicts", lambda member: _predicts(reading, member), ()),
-        inputs=fields.read("inputs", lambda member: _inputs(reading, member), default.inputs),
-        half_life_ms=fields.read("half_life", Value.duration, 0),
-        prior=fields.read("prior", Value.share, 0.0),
-        drift=fields.read("drift", Value.flag, default.drift),
-    )
-
-
-def _predicts(reading: Reading, value: Value) -> tuple[str, ...]:
-    found = [reading.event_type(member) for member in value.one_or_many()]
-    return tuple(dict.fromkeys(text for text in found if text is not None))
-
-
-def _inputs(reading: Reading, value: Value) -> tuple[str, ...]:
-    found = [_input(reading, member) for member in value.members(some=True)]
-    return tuple(dict.fromkeys(text for text in found if text is not None))
-
-
-def _input(reading: Reading, value: Value) -> str | None:
-    text = value.text("an input", "write features.*, profile.NAME or context.KEY")
-    if text is None:
-        return None
-    root, _, name = text.partition(".")
-    roots = {"features": reading.names.features, "profile": reading.names.profile, "context": None}
-    if root not in roots or not name:
-        value.fail(f'"{text}" is no input', "write features.*, profile.NAME or context.KEY")
-        return None
-    known = roots[root]
-    if name == "*" or known is None or name in known or (root == "profile" and name in BUILT_IN_FIELDS):
-        return text
-    value.fail(
-        f'unknown {"feature" if root == "features" else "profile field"} "{name}"', value.near(name, known)
-    )
-    return None
 
 
 def read_questions(reading: Reading, root: Value, profile: dict[str, Field]) -> tuple[Question, ...]:

@@ -47,7 +47,7 @@ def read_setup(reading: Reading, root: Value) -> dict[str, Any]:
         "currency": fields.read("currency", _currency, ""),
         "week_starts": WEEKDAYS.index(fields.read("week_starts", _weekday, "monday")),
         "groups": fields.maybe("groups", _groups) or Groups(),
-        "arbitration": fields.maybe("arbitration", _arbitration)
+        "arbitration": fields.maybe("arbitration", lambda value: _arbitration(reading, value))
         or Arbitration(priority=compile_priority(DEFAULT_PRIORITY)),
         "attribution": fields.maybe("attribution", _attribution) or Attribution(),
         "keep": keep,
@@ -82,24 +82,28 @@ def _groups(value: Value) -> Groups:
     return Groups(control, random)
 
 
-def _arbitration(value: Value) -> Arbitration:
+def _arbitration(reading: Reading, value: Value) -> Arbitration:
     fields = value.fields(("priority", "threshold", "exploration"))
     return Arbitration(
-        priority=fields.maybe("priority", _priority) or compile_priority(DEFAULT_PRIORITY),
+        priority=fields.maybe("priority", lambda member: _priority(reading, member))
+        or compile_priority(DEFAULT_PRIORITY),
         threshold=fields.read("threshold", Value.number, 0.0),
         exploration=fields.maybe("exploration", _exploration) or Exploration(),
     )
 
 
-def _priority(value: Value) -> Priority | None:
+def _priority(reading: Reading, value: Value) -> Priority | None:
     source = value.text("an expression", f"write an expression such as {DEFAULT_PRIORITY}")
     if source is None:
         return None
     try:
-        return compile_priority(source)
+        priority = compile_priority(source)
     except ConditionError as error:
         value.fail(error.detail, error.fix)
         return None
+    if "opt_out" in priority.names:
+        reading.opt_out_read = value
+    return priority
 
 
 def _exploration(value: Value) -> Exploration:

@@ -129,6 +129,8 @@ class Reading:
         self.keep = Keep()
         self.env: dict[str, str] = {}
         """Types of conditions, by dotted name; `dyn` for what was declared but could not be read."""
+        self.opt_out_read: Value | None = None
+        """The priority, where it reads the chance of an opt-out."""
         self.offer_categories: dict[str, str] = {}
         """Category by offer, once offers.yaml was read."""
         self.conditions: dict[str, Condition | ConditionError] = {}

@@ -11,9 +11,12 @@ import pytest
 
 from engine.archive import DUE, Archive
 from engine.evaluation.export import export
-from engine.evaluation.log import BadLog, read
+from engine.evaluation.files import BadLog
+from engine.evaluation.log import read
+from engine.plan import compile_plan
 from engine.trail import ARCHIVED, LEARNED
-from tests.e2e.learning_world import World, shop
+from policies.loader import load_files
+from tests.e2e.learning_world import FILES, World, shop
 
 __all__ = ["shop"]  # pytest finds the fixture here
 
@@ -66,6 +69,20 @@ def test_a_decision_with_an_outcome_is_a_row_with_all_that_led_to_it(world: Worl
     assert told["boots"]["chance"] + told["socks"]["chance"] == pytest.approx(1.0)
     (chosen,) = row["chosen"]
     assert chosen["selection_probability"] == pytest.approx(told[offer]["chance"])
+
+
+def test_what_a_yes_brought_and_an_opt_out_are_in_the_row(world: World, archive: Archive) -> None:
+    shown = world.decide()
+    for kind, told in (
+        ("accept", {}),
+        ("purchase", {"amount": 30.5}),
+        ("purchase", {"amount": 7}),
+        ("complaint", {}),
+    ):
+        world.event(kind, shown, properties=told)
+    archived(world, archive)
+    (row,) = rows(archive.folder)
+    assert (row["outcome"], row["outcome_value"], row["opted_out"]) == ("accepted", 30.5, True)
 
 
 def test_silence_is_written_when_the_window_has_passed_and_not_before(world: World, archive: Archive) -> None:
@@ -167,3 +184,27 @@ def test_the_trail_is_kept_until_both_have_passed_it(world: World, archive: Arch
     world.run(world.learner.keep())
     assert world.call("GET", LEARNED) == world.call("GET", ARCHIVED)
     assert world.steps() <= 1
+
+
+def test_what_the_control_group_buys_is_in_the_log_by_the_same_rule_as_what_others_buy(
+    world: World, archive: Archive
+) -> None:
+    files = {**FILES, "policy.yaml": FILES["policy.yaml"] + "groups: {control: 50%}\n"}
+    world.run(world.one.plans.activate(compile_plan(load_files(files).policy)))
+    for number in range(8):
+        # Before the decision: not its doing.
+        world.event("purchase", customer_id=f"c{number}", ago_ms=HOUR_MS)
+    made = {f"c{number}": world.decide(f"c{number}") for number in range(8)}
+    for customer_id in made:
+        world.event("page_view", customer_id=customer_id)
+        world.event("purchase", customer_id=customer_id)
+    archived(world, archive)
+    for decision in made.values():
+        passes(world, decision["decision_id"])
+    archived(world, archive)
+    found = rows(archive.folder)
+    assert {row["grp"] for row in found} == {"control", "none"}
+    assert [[one["type"] for one in row["responses"]] for row in found] == [["purchase"]] * 8
+    log = read(archive.folder)
+    assert len(log.responses.row) == 8
+    assert log.responses.known.all()

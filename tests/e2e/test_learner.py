@@ -6,6 +6,7 @@ import pytest
 from engine.adapters.store import as_bytes
 from engine.ids import split_id
 from engine.learning.learner import CHECKPOINT, Learner
+from engine.learning.river_head import RiverHead
 from engine.learning.serving import MODEL, MODEL_VERSION
 from engine.learning.snapshot import BadSnapshot, unpack
 from engine.plan import compile_plan
@@ -243,6 +244,61 @@ def test_a_policy_change_never_resets_a_model(world: World) -> None:
     assert set(world.learner.learning.heads["accept"].offers) == {"boots", "socks", "hat", "scarf"}
     assert world.expects(shown["offers"][0]["offer"]) == pytest.approx(before, abs=0.2)
     assert before > 0.05
+
+
+def test_the_amount_of_a_yes_teaches_a_model_of_values(world: World) -> None:
+    models = "models:\n  accept: {predicts: accept}\n  basket: {predicts: value}\n"
+    world.run(world.one.plans.activate(compile_plan(load_files(FILES | {"models.yaml": models}).policy)))
+    shown = world.decide()
+    world.event("accept", shown)
+    world.event("purchase", shown, properties={"amount": 9.0})
+    head = world.learn().learning.heads["basket|value"]
+    offer = shown["offers"][0]["offer"]
+    assert head.outcomes.tolist() == [int(one == offer) for one in head.offers]
+    assert 5 < head.predict({"placement": "home"}, offer)[0] < 10
+
+
+def test_a_classifier_of_river_learns_serves_its_snapshot_and_survives_a_crash(world: World) -> None:
+    models = "models:\n  accept: {predicts: accept, learner: river.tree.HoeffdingTreeClassifier}\n"
+    world.run(world.one.plans.activate(compile_plan(load_files(FILES | {"models.yaml": models}).policy)))
+    dying = Learner(world.one.customers, world.one.plans)
+    for number in range(6):
+        shown = world.decide(f"c{number}")
+        if number % 2:
+            world.event("accept", shown, customer_id=f"c{number}")
+        world.learn(dying)
+        if number == 3:
+            world.run(dying.keep())
+    back = Learner(world.one.customers, world.one.plans)
+    world.run(back.load())
+    assert same(world.learn(back), world.learn())
+    assert same(back, dying)
+    world.run(back.publish(0.0))
+    published = unpack(as_bytes(world.call("GET", MODEL)) or b"")
+    ((name, head),) = published.heads.items()
+    assert name.startswith("accept|river.tree")
+    assert head.outcomes.sum() == 6
+
+
+def test_a_model_that_cannot_be_kept_begins_again_and_the_others_go_on(world: World) -> None:
+    models = (
+        "models:\n  accept: {predicts: accept}\n"
+        "  click: {predicts: click, learner: river.linear_model.LogisticRegression}\n"
+    )
+    world.run(world.one.plans.activate(compile_plan(load_files(FILES | {"models.yaml": models}).policy)))
+    first, second = world.decide(), world.decide("c2")
+    world.event("accept", first)
+    heads = world.learn().learning.heads
+    name = next(name for name in heads if name != "accept")
+    head = heads[name]
+    assert isinstance(head, RiverHead)
+    head.classifier(head.offers[first["offers"][0]["offer"]]).intercept = float("inf")
+    world.run(world.learner.publish(0.0))
+    assert list(unpack(as_bytes(world.call("GET", MODEL)) or b"").heads) == ["accept"]
+    world.event("click", second, customer_id="c2")
+    world.learn()
+    world.decide("c3")
+    assert world.learn().learning.heads[name].outcomes.sum() == 1
 
 
 def test_the_priors_serve_until_somebody_has_said_yes(world: World) -> None:

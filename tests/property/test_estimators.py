@@ -193,5 +193,5 @@ def test_every_estimate_lies_in_its_interval(log: list[Impression]) -> None:
 def test_cutting_and_shrinking_never_add_weight(weight: list[float], setting: float, name: str) -> None:
     given_weight = np.array(weight)
     changed = changed_weight(name, given_weight, setting)
-    assert (changed <= given_weight * (1 + 1e-12)).all()
+    assert (changed <= given_weight * (1 + 1e-12) + 1e-300).all()  # what is hardly above 0 is not exact
     assert (changed >= 0).all()

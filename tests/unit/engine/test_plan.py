@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import plan as plan_module
+from engine import ranking
 from engine.governor import FAR
 from engine.masks import mask_of, places_of
 from engine.plan import condition_values
@@ -98,20 +99,20 @@ def test_offers_of_one_condition_share_its_evaluation() -> None:
 
 def test_priorities_are_the_marketers_expression() -> None:
     channels = CHANNELS.replace("{kind: inbound}", "{kind: inbound, cost: 0.5}")
-    home = plan_of(channels=channels).placements["home"]
+    home = plan_of(channels=channels).placements["home"].priors
     assert home.priority == pytest.approx(np.array([0.02 * 12, 0.06 * 4, 0.1]) - 0.5)
-    assert home.propensity == pytest.approx(np.array([0.02, 0.06, 0.1]))
+    assert home.scores.propensity == pytest.approx(np.array([0.02, 0.06, 0.1]))
     assert (home.deviation > 0).all()
     assert home.below_threshold == 0b111
 
 
 def test_distributions_are_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_REMEMBERED", 2)
-    home = plan_of().placements["home"]
+    monkeypatch.setattr(ranking, "_REMEMBERED", 2)
+    home = plan_of().placements["home"].priors
     for mask in (0b111, 0b011, 0b101, 0b110):
         made = home.distribution(mask, at_random=False)
         assert home.distribution(mask, at_random=False) is made
-        assert made.places == tuple(places_of(mask))
+        assert made.places == places_of(mask)
         assert home.distribution(mask, at_random=True).chance == pytest.approx(
             [1 / mask.bit_count()] * mask.bit_count()
         )
@@ -128,7 +129,10 @@ def test_a_snapshot_replaces_the_priors() -> None:
     assert (scores.propensity < scores.high).all()
     plan = plan_module.compile_plan(policy_of(), learned)
     assert plan.snapshot.version == "v2"
-    assert (plan.placements["home"].propensity > plan_of().placements["home"].propensity).all()
+    assert (
+        plan.placements["home"].priors.scores.propensity
+        > plan_of().placements["home"].priors.scores.propensity
+    ).all()
 
 
 def test_conditions_see_defaults_profile_features_and_context() -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.arbitration import distribution, draw, uniform_distribution
-from engine.evaluation.log import Log, read, write_day
-from engine.scoring import Array
+from engine.evaluation.files import write_day
+from engine.evaluation.log import Log, read
+from engine.ranking import rank
+from engine.scoring import Array, Scores
 from features.event import parse_time
 from policies.loader import load_files
 from policies.model import PolicySet
@@ -122,17 +123,14 @@ class World:
             value = np.array([offer.value * offer.weight for offer in offers])
             cost = policy.channels["email"].cost
             at_random = rng.random() < 0.1
-            over = (
-                uniform_distribution(range(size))
-                if at_random
-                else distribution(
-                    propensity * value - cost,
-                    np.abs(high - low) * value / 2,
-                    range(size),
-                    policy.arbitration.exploration,
-                )
+            ranking = rank(
+                "m-1",
+                Scores(np.stack([propensity, low, high])),
+                {"value": value, "weight": 1.0, "channel_cost": cost},
+                policy.arbitration,
+                (1 << size) - 1,
             )
-            picks = draw(over, f"{seed}-{number}", slots)
+            over, picks = ranking.choose((1 << size) - 1, f"{seed}-{number}", slots, at_random=at_random)
             pick = picks[0]
             chance = dict.fromkeys(range(size), 0.0) | dict(zip(over.places, over.chance, strict=True))
             made = [
@@ -166,10 +164,10 @@ class World:
                     chosen=[
                         {
                             "offer": offers[one.place].id,
-                            "rank": rank,
+                            "rank": at,
                             "selection_probability": 1 / size if lie else one.probability,
                         }
-                        for rank, one in enumerate(picks, 1)
+                        for at, one in enumerate(picks, 1)
                     ],
                 )
             )

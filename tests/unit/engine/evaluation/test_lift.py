@@ -160,3 +160,66 @@ def test_a_control_group_of_which_nothing_is_recorded_is_no_yardstick(tmp_path: 
 def test_a_log_in_which_nobody_is_complete_is_too_early(tmp_path: Path) -> None:
     found = lifts(logged(tmp_path, [visit(0, 1, 0.0, control=False, reward=1.0)]), "accept")
     assert (found.overall.verdict, found.overall.now.treated, found.waiting) == ("too_early", 0, 1)
+
+
+def test_customers_whose_group_changed_while_they_were_watched_are_told_of(tmp_path: Path) -> None:
+    rows = [
+        visit(0, 1, 0.0, control=True, reward=0.0),
+        visit(1, 1, 3.0, control=False, reward=1.0),
+        visit(2, 2, 0.0, control=True, reward=1.0),
+        visit(3, 2, 9.0, control=False, reward=1.0),  # its time was over
+        visit(4, 3, 9.0, control=False, reward=0.0),
+    ]
+    found = lifts(logged(tmp_path, rows), "accept")
+    (said,) = [warning for warning in found.warnings if "part of their time" in warning]
+    assert said.startswith("1 customers")
+    steady = lifts(logged(tmp_path / "steady", rows[2:]), "accept")
+    assert not any("part of their time" in warning for warning in steady.warnings)
+
+
+def bought(row: Row, day: float, kind: str = "purchase") -> Row:
+    """Return the decision with what its customer did, on a day."""
+    return {**row, "responses": [{"type": kind, "at": START + int(day * DAY_MS)}]}
+
+
+def test_a_customer_counts_who_bought_while_watched_whatever_the_decision_was(tmp_path: Path) -> None:
+    control, treated = (
+        [visit(place, customer, 0.0, control=control, reward=0.0) for place, customer in places]
+        for control, places in ((True, [(0, 1), (1, 2), (2, 3)]), (False, [(3, 4), (4, 5), (5, 6)]))
+    )
+    rows = [
+        bought(control[0], 2.0),
+        bought(control[1], 8.0),  # its time was over
+        {**control[2], "responses": []},
+        bought(treated[0], 2.0, "store_purchase"),
+        bought(treated[1], 2.0, "accept"),  # nobody in the control group could have
+        {**bought(treated[2], 3.0), "outcome": "silent", "reward": 0.0},
+        {**visit(6, 6, 1.0, control=False, reward=0.0), "responses": bought(treated[2], 3.0)["responses"]},
+        visit(7, 7, 0.5, control=True, reward=0.0),  # of a log that did not record it
+        {**visit(8, 8, 9.0, control=True, reward=0.0), "responses": []},
+    ]
+    log = logged(tmp_path, rows)
+    known, waiting = customers(log, "accept")
+    assert known.treated.tolist() == [0, 0, 0, 1, 1, 1]
+    assert known.outcome.tolist() == [1, 0, 0, 1, 0, 1]  # bought twice in the log is bought once
+    assert waiting == 2
+    assert lifts(log, "accept").counted == "bought"
+    assert lifts(log, "value").counted == "earned"
+
+
+def test_customers_of_whom_only_an_early_yes_is_in_the_log_are_not_counted_yet(tmp_path: Path) -> None:
+    rows = [
+        {**bought(visit(place, place, place / 10, control=place % 2 == 0, reward=0.0), place / 10 + 1)}
+        | {"outcome_at": START + int((place / 10 + 7) * DAY_MS)}
+        for place in range(10)
+    ]
+    early = [bought(visit(20, 20, 2.0, control=False, reward=1.0), 2.5)]
+    known, waiting = customers(logged(tmp_path, rows + early), "accept", horizon_ms=3 * DAY_MS)
+    assert (len(known.outcome), waiting) == (10, 1)
+
+
+def test_where_nobody_bought_lift_is_what_the_decisions_earned(tmp_path: Path) -> None:
+    rows = [{**one, "responses": []} for one in two_tiers(300)]
+    found = lifts(logged(tmp_path, rows), "accept")
+    assert found.counted == "earned"
+    assert found.overall.now.treated_mean > 0

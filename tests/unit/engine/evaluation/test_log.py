@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.evaluation.log import SCHEMA, BadLog, read, write_day
+from engine.evaluation.files import BadLog, write_day
+from engine.evaluation.log import read
+from engine.evaluation.schema import SCHEMA
 from tests.unit.engine.evaluation.logged import DAY_MS, START, candidate, logged, row
 
 TWO = [candidate("boots", chance=0.75, value=6.0), candidate("socks", chance=0.25, value=2.0)]

@@ -12,7 +12,7 @@ from engine.evaluation.report import Candidate, Evaluation, Verdict, as_dict, ev
 from engine.evaluation.sample import Reward, judge, predictions, sample_of
 from engine.evaluation.target import of_policy, reference
 from policies.model import PolicySet
-from tests.unit.engine.evaluation.logged import START, Row, World, candidate, logged, policy_set, row
+from tests.unit.engine.evaluation.logged import DAY_MS, START, Row, World, candidate, logged, policy_set, row
 
 LOGGING = policy_set()
 OTHER = policy_set(values=(5.0, 9.0, 6.0), weights=(1.0, 1.1, 0.9), alpha=0.6)
@@ -84,7 +84,9 @@ def test_a_rank_for_which_nobody_is_left_is_not_weighed(tmp_path: Path) -> None:
     log = logged(tmp_path, [message])
     judged = judge(log, "accept")
     for name, weight in (("always:boots", 2.0), ("always:socks", 0.0), ("random", 1.0)):
-        assert sample_of(log, judged, reference(name)(log), "accept").weight.tolist() == [weight]
+        asked = reference(name)
+        sample = sample_of(log, judged, asked(log), "accept", asked.further(log))
+        assert sample.weight.tolist() == [weight]
 
 
 def test_true_chances_are_not_accused(judged: Evaluation) -> None:
@@ -143,6 +145,7 @@ def test_what_is_not_judged_is_counted_by_its_reason(tmp_path: Path) -> None:
         "control_group": 1,
         "nothing_to_choose": 2,
         "question": 1,
+        "young": 0,
         "open": 1,
         "censored": 1,
         "unknown_chance": 1,
@@ -154,6 +157,29 @@ def test_open_outcomes_are_warned_of_with_the_time_to_stop_at(tmp_path: Path) ->
     rows.append(row(20, PLAIN, "boots", reward=None, outcome="open"))
     found = evaluate(logged(tmp_path, rows), [named("random")], "accept")
     assert "judge with --until 2026-11-20T00:00:20Z" in found.warnings[0]
+
+
+def live(number: int, day: float, *, accepted: bool) -> Row:
+    """Return a row as the archive writes it: silence is written, and final, after seven days."""
+    at = START + int(day * DAY_MS)
+    known = at + (60_000 if accepted else 7 * DAY_MS)
+    said = {"outcome": "accepted" if accepted else "silent", "reward": float(accepted)}
+    return row(number, PLAIN, "boots", at=at, outcome_at=known, **said)
+
+
+def test_early_yeses_do_not_stand_for_decisions_whose_silence_is_not_in_the_log_yet(tmp_path: Path) -> None:
+    settled = [live(number, number / 10, accepted=number % 4 == 0) for number in range(31)]
+    early = [live(100 + number, 3.1 + number, accepted=True) for number in range(7)]
+    log = logged(tmp_path, settled + early)  # read on the eleventh day
+    found = judge(log, "accept")
+    assert found.left_out["young"] == 7
+    assert found.reward.tolist() == [float(number % 4 == 0) for number in range(31)]
+
+
+def test_a_log_of_early_yeses_alone_is_warned_of(tmp_path: Path) -> None:
+    log = logged(tmp_path, [live(number, number / 10, accepted=True) for number in range(20)])
+    (warning,) = evaluate(log, [named("logged")], "accept").warnings
+    assert warning.startswith("no silence of this log is final yet")
 
 
 def test_a_log_in_which_nobody_had_a_choice_cannot_be_judged(tmp_path: Path) -> None:
@@ -256,3 +282,13 @@ def test_the_report_is_plain_values(judged: Evaluation) -> None:
     assert plain["judged"] == 6000
     assert plain["policies"][0]["estimates"]["dr"]["low"] < plain["policies"][0]["estimates"]["dr"]["high"]
     assert judged.since == START
+
+
+def test_the_best_of_many_policies_is_said_to_be_lucky(tmp_path: Path) -> None:
+    log = logged(tmp_path, World(LOGGING, 300, seed=29).rows)
+    few = [
+        named(name) for name in ("random", "none", "always:boots", "always:socks", "always:guide", "logged")
+    ]
+    assert evaluate(log, few, "accept").warnings == ()
+    (warning,) = evaluate(log, [*few, named("random")], "accept").warnings
+    assert warning.startswith("6 policies are judged at once")

@@ -44,7 +44,9 @@ def test_chances_are_those_of_serving_and_not_of_the_logged_levers(tmp_path: Pat
     alpha = policy.arbitration.exploration.alpha
     log = log_of(tmp_path, policy, alpha)
     placement = compile_plan(policy).placements["home"]
-    over = placement.distribution(placement.everyone & ~placement.below_threshold, at_random=False)
+    over = placement.priors.distribution(
+        placement.everyone & ~placement.priors.below_threshold, at_random=False
+    )
     wanted = np.zeros(len(placement.offers))
     wanted[list(over.places)] = over.chance
     got = {log.offers[place]: chance for place, chance in zip(log.offer, of_policy(policy)(log), strict=True)}
@@ -56,7 +58,9 @@ def test_another_alpha_scales_the_logged_uncertainty(tmp_path: Path) -> None:
     bold = policy_set(values=(6, 5.5, 5), alpha=1.2)
     got = of_policy(bold)(log_of(tmp_path, logging))
     placement = compile_plan(bold).placements["home"]
-    assert got == pytest.approx(placement.distribution(placement.everyone, at_random=False).chance, abs=1e-9)
+    assert got == pytest.approx(
+        placement.priors.distribution(placement.everyone, at_random=False).chance, abs=1e-9
+    )
     assert not np.allclose(got, of_policy(logging)(log_of(tmp_path, logging)))
 
 

@@ -1,0 +1,68 @@
+"""A copy of the whole trail, taken while it is trimmed behind checkpoints; and a store that reads from the copy."""
+
+import asyncio
+from collections import Counter
+
+from engine.adapters.connection import StoreConnection
+from engine.adapters.store import Store, as_bytes, as_int, as_list
+from engine.trail import TRAIL, Step, parse_step
+
+Position = tuple[int, int]
+
+
+class Copy:
+    """The whole trail, as it was before it was trimmed."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, Step | None]] = []
+        self.added = 0
+        """Steps that were ever written."""
+
+    async def more(self, connection: StoreConnection) -> None:
+        """Copy what is new."""
+        while True:
+            after = self.entries[-1][0] if self.entries else "-"
+            start = f"({after}" if self.entries else after
+            found = as_list(await connection.call("XRANGE", TRAIL, start, "+", "COUNT", 5000))
+            for entry in found:
+                position, fields = as_list(entry)
+                step = parse_step(as_bytes(as_list(fields)[1]) or b"")
+                self.entries.append(((as_bytes(position) or b"").decode(), step))
+            if len(found) < 5000:
+                break
+        if self.entries:
+            told = as_list(await connection.call("XINFO", "STREAM", TRAIL))
+            self.added = as_int(told[told.index(b"entries-added") + 1])
+
+    def kinds(self) -> dict[str, int]:
+        """Return how many steps of each kind there are."""
+        return dict(Counter(step.kind for _, step in self.entries if step is not None))
+
+    async def follow(self, connection: StoreConnection) -> None:
+        """Copy until cancelled."""
+        while True:
+            await self.more(connection)
+            await asyncio.sleep(0.05)
+
+
+class Copied(Store):
+    """A store whose trail is the copy, up to a position."""
+
+    def __init__(self, connection: StoreConnection, copy: Copy) -> None:
+        """Everything but the trail is read from the connection."""
+        super().__init__(connection)
+        self.until = ""
+        self._entries = copy.entries
+        self._places = {position: place for place, (position, _) in enumerate(copy.entries, 1)}
+
+    async def steps(self, after: str, count: int) -> list[tuple[str, Step | None]]:
+        """Return the next steps, of which the last may be `until`."""
+        start = self._places.get(after, 0)
+        return self._entries[start : min(start + count, self._places[self.until])]
+
+
+def position_of(text: bytes | str | None) -> Position:
+    """Return a position of the trail as numbers that compare."""
+    plain = text.decode() if isinstance(text, bytes) else text or "0-0"
+    first, _, second = plain.partition("-")
+    return (int(first), int(second)) if first.isdigit() and second.isdigit() else (0, 0)
