@@ -37,8 +37,10 @@ def request(method: str, path: str, body: bytes = b"", media: str = "application
     return head.encode() + b"\r\n" + body
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, load: "_Load") -> None:
+class Connection(asyncio.Protocol):
+    """One keep-alive connection with one request under way."""
+
+    def __init__(self, load: "Load") -> None:
         self.load = load
         self.buffer = b""
         self.sent = 0.0
@@ -72,7 +74,9 @@ class _Connection(asyncio.Protocol):
         self.load.closed(broken=exc is not None or bool(self.buffer))
 
 
-class _Load:
+class Load:
+    """What is sent, over all connections, and what came of it."""
+
     def __init__(self, make: Callable[[int], bytes], count: int | None, end: float | None) -> None:
         self.make = make
         self.count = count
@@ -110,11 +114,11 @@ async def _drive(
     port: int, make: Callable[[int], bytes], connections: int, seconds: float | None, count: int | None
 ) -> Round:
     started = time.perf_counter()
-    load = _Load(make, count, started + seconds if seconds is not None else None)
+    load = Load(make, count, started + seconds if seconds is not None else None)
     load.open = connections
     loop = asyncio.get_running_loop()
     for _ in range(connections):
-        await loop.create_connection(lambda: _Connection(load), "127.0.0.1", port)
+        await loop.create_connection(lambda: Connection(load), "127.0.0.1", port)
     await load.done
     return Round(time.perf_counter() - started, load.latencies, load.failures)
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from loadtests.client import Round, _Connection, _Load, request
+from loadtests.client import Connection, Load, Round, request
 
 EVENTS: Final = "/v1/events"
 BATCH: Final = 200
@@ -39,7 +39,7 @@ Reply = Callable[[Any], Iterable[Follow]]
 """Tells from the answer of a decide what follows."""
 
 
-class Talk(_Load):
+class Talk(Load):
     """Decides at a bounded rate, and what follows; make it inside the event loop."""
 
     def __init__(
@@ -133,7 +133,7 @@ class Talk(_Load):
             self._events.append(follow.body)
 
 
-class _Patient(_Connection):
+class _Patient(Connection):
     """A connection that waits while there is nothing to ask."""
 
     def __init__(self, load: Talk) -> None:

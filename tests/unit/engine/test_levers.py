@@ -8,7 +8,8 @@ import pytest
 from engine.answer import Factors
 from engine.decision import Record
 from engine.evaluation.rows import row_of
-from engine.learning.levers import Levers
+from engine.learning.hybrid import Hybrid
+from engine.learning.levers import TRIED, Levers, untried
 from engine.learning.outcomes import RARE
 from engine.plan import Plan, compile_plan
 from engine.trail import Outcome
@@ -120,3 +121,15 @@ def test_a_record_without_learned_levers_is_read_by_the_file() -> None:
     assert factors.priority.tolist() == pytest.approx([3.0, 2.0], rel=1e-6)
     assert factors.told(0)["value"] == 30.0
     assert factors.opt_out(0) is None
+
+
+def test_an_offer_is_new_until_it_was_shown_for_three_accepts_at_its_start() -> None:
+    head = Hybrid()
+    head.add_offers({"often": 0.0, "rare": -3.0})
+    for _ in range(int(2 * TRIED)):
+        head.learn({}, "often", 0.0)
+        head.learn({}, "rare", 0.0)
+    new = untried(head, ["rare", "often", "unheard of"])
+    assert new is not None
+    assert new.tolist() == [True, False, True]
+    assert untried(head, ["often"]) is None
