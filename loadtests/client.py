@@ -46,10 +46,12 @@ class Connection(asyncio.Protocol):
         self.sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
         self.transport = transport
         self.send()
 
     def send(self) -> None:
+        """Send the next request, or close."""
         following = self.load.next_request()
         if following is None:
             self.transport.close()
@@ -58,6 +60,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(following)  # type: ignore[attr-defined]  # a stream transport
 
     def data_received(self, data: bytes) -> None:
+        """Take an answer in, and send the next request once it is whole."""
         self.buffer = self.buffer + data if self.buffer else data
         head = self.buffer.find(b"\r\n\r\n")
         if head < 0:
@@ -71,6 +74,7 @@ class Connection(asyncio.Protocol):
         self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the load."""
         self.load.closed(broken=exc is not None or bool(self.buffer))
 
 
@@ -89,6 +93,7 @@ class Load:
         self.done = asyncio.get_running_loop().create_future()
 
     def next_request(self) -> bytes | None:
+        """Return what to send next; None when it is enough."""
         if self.count is not None and self.number >= self.count:
             return None
         if self.end is not None and time.perf_counter() >= self.end:
@@ -97,6 +102,7 @@ class Load:
         return self.make(self.number - 1)
 
     def answered(self, sent: float, status: bytes, body: bytes) -> None:
+        """Note an answer to what was sent at `sent` (s)."""
         self.latencies.append((time.perf_counter() - sent) * 1000)
         if not status.startswith(b"2"):
             self.failures += 1
@@ -104,6 +110,7 @@ class Load:
             self.bodies.append(body)
 
     def closed(self, *, broken: bool) -> None:
+        """Note a connection that has ended."""
         self.failures += broken
         self.open -= 1
         if self.open == 0 and not self.done.done():
