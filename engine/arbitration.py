@@ -74,9 +74,9 @@ def shortlist(mean: Array, deviation: Array, size: int, untried: Flags | None = 
     if len(mean) <= size:
         return np.arange(len(mean), dtype=np.intp)
     reach = mean + 2 * deviation
-    if untried is not None and untried.any():
-        kept = min(size // 4, int(np.count_nonzero(untried)))
-        fresh = np.flatnonzero(untried)
+    fresh = untried.nonzero()[0] if untried is not None else ()
+    if 0 < len(fresh) < len(mean):
+        kept = min(size // 4, len(fresh))
         reach[fresh[np.argsort(-reach[fresh], kind="stable")[:kept]]] = np.inf
     best = np.argpartition(-reach, size - 1)[:size]
     best.sort()

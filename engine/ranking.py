@@ -129,7 +129,7 @@ def rank(
 def priorities(expression: Priority, levers: Mapping[str, Any], scores: Scores) -> tuple[Array, Array]:
     """Return each offer's priority at the mean, and its deviation (already scaled by alpha)."""
     table = scores.table
-    mean, low, high = expression.evaluate({"propensity": table, **levers})
+    mean, low, high = expression.evaluate({"propensity": table, **levers}, table.shape)
     with np.errstate(invalid="ignore"):  # minus infinity less minus infinity: it has no deviation
         deviation = high - low
         deviation *= 0.5

@@ -46,15 +46,18 @@ class Priority:
         """The variables that it reads."""
         self._run = run
 
-    def evaluate(self, values: Mapping[str, Any]) -> Any:
-        """Evaluate with arrays or numbers for the variables; returns an array of their common shape."""
+    def evaluate(self, values: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> Any:
+        """Evaluate with arrays or numbers for the variables; returns an array of their common shape.
+
+        Who knows that shape tells it, and saves finding it out.
+        """
         with np.errstate(all="ignore"):
             result: Array = np.asarray(self._run(values), dtype=np.float64)
             whole = isfinite(result.sum())  # one pass; a sum is not finite where a part is not
         if not whole:
             result = np.where(np.isfinite(result), result, -np.inf)
-        shapes = {np.shape(value) for value in values.values()}
-        shape = shapes.pop() if len(shapes) == 1 else np.broadcast_shapes(*shapes)
+        if shape is None:
+            shape = np.broadcast_shapes(*[np.shape(value) for value in values.values()])
         return result if result.shape == shape else np.broadcast_to(result, shape)
 
     def __eq__(self, other: object) -> bool:
