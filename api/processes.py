@@ -101,7 +101,7 @@ def run_api() -> None:
             raise
 
     async def wired() -> Engine:
-        engine = await open_engine(url)
+        engine = await open_engine(url, log_folder())
         folder = setting("TACT_POLICIES")
         if folder and not descriptor:
             await engine.plans.activate(compile_plan(load_dir(folder).policy))
@@ -149,12 +149,17 @@ def run_archive() -> None:
     _give_way()
     from engine.archive import Archive  # noqa: PLC0415  # nobody else needs Parquet
 
-    folder = Path(setting("TACT_DATA")) / "decisions"
+    folder = log_folder()
     _run(
         _until_stopped(
             store_url(), lambda engine, stop: Archive(engine.customers, engine.plans, folder).run(stop)
         )
     )
+
+
+def log_folder() -> Path:
+    """Return where the decision log is."""
+    return Path(setting("TACT_DATA")) / "decisions"
 
 
 def _give_way() -> None:

@@ -291,9 +291,10 @@ def record_view(plan: Plan, tag: str, record: Record, reservation: Json | None, 
         "question": None,
         "group": record.group or None,
         "reservation": reservation,
-        "candidates": trace(plan, record),
+        # Of a closed decision whose log is elsewhere only the choice is known here.
+        "candidates": [] if record.archived else trace(plan, record),
         "policy_version": record.policy_version,
         "model_version": record.model_version,
         "features_as_of": format_time(record.features_as_of) if record.features_as_of else None,
         "outcomes": outcomes,
-    }
+    } | ({"archived": record.archived} if record.archived else {})

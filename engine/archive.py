@@ -4,6 +4,9 @@ Follows the trail, as the learner does. A decision is due when its attribution w
 with what became of it, to a Parquet file of its own day, and that row is its last. One that has an outcome before is
 written at the next flush as well, so a log that is read today knows of today; of the rows of one decision the last
 counts. What is due lies in the store beside the position, so a crash loses nothing: at worst a row is written twice.
+
+A decision whose last row is written is emptied in the store once the learner has passed its end as well: a stub stays,
+with its offers and the name of the file (`engine.decision.stub`), so the store holds only what is still open.
 """
 
 import asyncio
@@ -15,29 +18,37 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.activation import NoPolicy, Plans
 from engine.adapters.connection import Command, StoreUnavailable
-from engine.adapters.store import as_bytes, as_list
+from engine.adapters.store import as_bytes, as_list, decisions_key
 from engine.customers import Customers, state_of
 from engine.deciding import reservation_state
-from engine.decision import DECODER
+from engine.decision import DECODER, ENCODER, stub
 from engine.errors import NotFound
 from engine.evaluation.rows import row_of
-from engine.evaluation.schema import SCHEMA
+from engine.evaluation.schema import KEPT
 from engine.ids import TAG_LENGTH, made_at, public_id, stored_uid
 from engine.learning.inputs import Inputs
 from engine.plan import Plan
-from engine.trail import ARCHIVED, MADE, parse_outcome
+from engine.trail import ARCHIVED, LEARNED, MADE, parse_outcome
 from policies.model import Model
 
 DUE: Final = "tact:archive:due"
+WRITTEN: Final = "tact:archive:written"
+"""Closed decisions that stand in the log, as `tag uid file`, by when they closed: to be emptied in the store."""
 BATCH: Final = 1_000
 ROWS_A_FILE: Final = 5_000
 PAUSE_S: Final = 1.0
 FLUSH_S: Final = 30.0
+_EMPTY: Final = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+"""
+"""Put a stub in the place of a record, unless the customer was erased meanwhile."""
 _EVERYTHING: Final = Model("archive", ())
 log = logging.getLogger("tact.archive")
 
@@ -131,16 +142,48 @@ class Archive:
             if not keys:
                 break
             found = await self._rows(keys, now)
-            await asyncio.to_thread(self._write, [row for _, row in found.values()], now)
+            files = await asyncio.to_thread(self._write, [row for _, row in found.values()], now)
             written += len(found)
             if due:
-                later = [part for key, (at, _) in found.items() if at > now for part in (at, key)]
+                later: list[int | str] = []
+                closed: list[int | str] = []
+                for key, (at, row) in found.items():
+                    if at > now:
+                        later += at, key
+                    else:
+                        closed += at, f"{key} {files[row['decision_id']]}"
                 commands: list[Command] = [("MULTI",), ("ZREM", DUE, *due)]
                 commands += [("ZADD", DUE, *later)] if later else []
+                commands += [("ZADD", WRITTEN, *closed)] if closed else []
                 await self.store.connection.pipeline([*commands, ("EXEC",)])
             self._touched.clear()
+        await self.empty()
         await self.store.trim_trail()
         return written
+
+    async def empty(self) -> int:
+        """Leave stubs of the closed decisions that the learner has passed as well; returns how many."""
+        connection, emptied = self.store.connection, 0
+        learned = (as_bytes(await connection.call("GET", LEARNED)) or b"0").decode()
+        while True:
+            passed = learned.partition("-")[0]
+            reply = await connection.call(
+                "ZRANGE", WRITTEN, "-inf", f"({passed}", "BYSCORE", "LIMIT", 0, BATCH
+            )
+            members = [(as_bytes(member) or b"").decode() for member in as_list(reply)]
+            if not members:
+                return emptied
+            commands: list[Command] = []
+            for member in members:
+                key, _, file = member.partition(" ")
+                tag, uid = key[:TAG_LENGTH], key[TAG_LENGTH:]
+                blob = await self.store.record(tag, uid)
+                record = DECODER.decode(blob) if blob is not None else None
+                if record is not None and not record.archived:
+                    left = ENCODER.encode(stub(record, file))
+                    commands.append(("EVAL", _EMPTY, 1, decisions_key(tag, made_at(uid)), uid, left))
+            await connection.pipeline([*commands, ("ZREM", WRITTEN, *members)])
+            emptied += len(commands)
 
     async def _rows(self, keys: Iterable[str], now: int) -> dict[str, tuple[int, dict[str, Any]]]:
         """Return each decision's row, and when nothing more can become of it (ms)."""
@@ -151,6 +194,8 @@ class Archive:
             if blob is None:
                 continue  # erased, or older than decisions are kept
             record = DECODER.decode(blob)
+            if record.archived:
+                continue  # closed: its last row is written
             try:
                 plan = await self.plans.get(record.policy_version)
             except NotFound:
@@ -170,6 +215,7 @@ class Archive:
             row = row_of(
                 plan, public_id(tag, uid), held.tag, record, inputs, told, state, now, held.facts.marks
             )
+            row["record"] = ENCODER.encode(msgspec.structs.replace(record, customer_id=""))
             found[key] = max(record.at + plan.policy.attribution.accept_ms, record.expires_at) + 1, row
         return found
 
@@ -179,8 +225,12 @@ class Archive:
             known = self._compiled[plan.policy.version] = Inputs(plan, _EVERYTHING)
         return known
 
-    def _write(self, rows: list[dict[str, Any]], now: int) -> None:
-        """Write one file a day, whole or not at all; later files sort behind earlier ones."""
+    def _write(self, rows: list[dict[str, Any]], now: int) -> dict[str, str]:
+        """Write one file a day, whole or not at all; later files sort behind earlier ones.
+
+        Returns the file of each decision.
+        """
+        files = {}
         days: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             days.setdefault(f"{row['at']:%Y-%m-%d}", []).append(row)
@@ -191,9 +241,13 @@ class Archive:
             path = folder / f"part-{now:015d}-{self._files:06d}.parquet"
             unfinished = path.with_suffix(".unfinished")
             try:
-                pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), unfinished, compression="zstd")
+                pq.write_table(pa.Table.from_pylist(part, schema=KEPT), unfinished, compression="zstd")
                 with unfinished.open("rb") as file:
                     os.fsync(file.fileno())
                 unfinished.rename(path)
+                files.update(
+                    dict.fromkeys([row["decision_id"] for row in part], f"{folder.name}/{path.name}")
+                )
             finally:
                 unfinished.unlink(missing_ok=True)
+        return files

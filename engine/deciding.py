@@ -5,10 +5,13 @@ changed facts writes nothing, and the fresh facts are judged again (G2). When th
 silent and inbound answers the placement's fallback, within the deadline, counting nothing (G17).
 """
 
+import asyncio
 import os
 import time
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
 from engine.activation import Plans
@@ -58,8 +61,11 @@ class _Judged(NamedTuple):
 class Deciding:
     """Answers `POST /v1/decide` and reads decisions back."""
 
-    def __init__(self, customers: Customers, plans: Plans, models: Models) -> None:
-        """Take the loader of customers, the compiled policies and the learned models."""
+    def __init__(
+        self, customers: Customers, plans: Plans, models: Models, log_folder: Path | None = None
+    ) -> None:
+        """Take the loader of customers, the compiled policies, the learned models and the decision log's folder."""
+        self.log_folder = log_folder
         self.customers = customers
         self.plans = plans
         self.models = models
@@ -276,6 +282,8 @@ class Deciding:
 
     async def _view(self, tag: str, blob: bytes, outcomes: list[bytes]) -> Json:
         record = DECODER.decode(blob)
+        if record.archived:
+            record = await self._whole(tag, record)
         plan = await self.plans.old(record.policy_version)
         reservation = None
         if record.reserved:
@@ -286,6 +294,18 @@ class Deciding:
                 "expires_at": when(record.expires_at),
             }
         return record_view(plan, tag, record, reservation, [outcome_view(outcome) for outcome in outcomes])
+
+    async def _whole(self, tag: str, left: Record) -> Record:
+        """Return a closed decision's record from the decision log; what is left in the store, where it isn't there."""
+        from engine.evaluation.files import record_of  # noqa: PLC0415  # Parquet: for who looks back that far
+
+        if self.log_folder is None:
+            return left
+        decision_id = public_id(tag, left.uid)
+        blob = await asyncio.to_thread(record_of, self.log_folder, left.archived, decision_id)
+        if blob is None:
+            return left
+        return msgspec.structs.replace(DECODER.decode(blob), customer_id=left.customer_id)
 
 
 def _left(started: float) -> float:

@@ -122,7 +122,30 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """The profile as it was, nulls left out."""
     scored: bytes = b""
     """As in `Decision`."""
+    archived: str = ""
+    """Where the whole record is: the file in the decision log that holds it. Empty while this is all of it."""
 
 
 ENCODER: Final = msgspec.msgpack.Encoder()
 DECODER: Final = msgspec.msgpack.Decoder(Record)
+
+
+def stub(record: Record, archived: str) -> Record:
+    """Return what stays in the store of a closed decision: what it offered to whom, and where the rest is.
+
+    Events that name it later need its offers.
+    """
+    return msgspec.structs.replace(
+        record,
+        context={},
+        exclude=(),
+        dropped=(),
+        blocks=(),
+        nulls={},
+        places=b"",
+        chance=b"",
+        state=b"",
+        profile={},
+        scored=b"",
+        archived=archived,
+    )

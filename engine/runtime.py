@@ -2,6 +2,7 @@
 
 import os
 from itertools import count
+from pathlib import Path
 from typing import Final
 
 from engine.activation import Plans
@@ -23,14 +24,14 @@ INSTALLATION: Final = "tact:secret"
 class Engine:
     """Everything that one process needs to answer, wired."""
 
-    def __init__(self, connection: StoreConnection, secret: bytes) -> None:
+    def __init__(self, connection: StoreConnection, secret: bytes, log_folder: Path | None = None) -> None:
         """Use `open_engine`."""
         self.connection = connection
         self.store = Store(connection)
         self.customers = Customers(self.store, secret)
         self.plans = Plans(self.store)
         self.models = Models(self.store)
-        self.deciding = Deciding(self.customers, self.plans, self.models)
+        self.deciding = Deciding(self.customers, self.plans, self.models, log_folder)
         self.checking = Checking(self.customers, self.plans)
         self.contacts = Contacts(self.customers, self.plans)
         self.people = People(self.customers, self.plans)
@@ -48,9 +49,12 @@ class Engine:
         await self.connection.close()
 
 
-async def open_engine(address: str) -> Engine:
-    """Connect to the store at a URL; makes the installation's secret where there is none."""
+async def open_engine(address: str, log_folder: Path | None = None) -> Engine:
+    """Connect to the store at a URL; makes the installation's secret where there is none.
+
+    `log_folder` is where the archive writes the decision log: closed decisions are read back there.
+    """
     connection = StoreConnection(StoreAddress.parse(address), prologue=PROLOGUE, within_s=2.0)
     await connection.open()
     reply = await connection.pipeline([("SET", INSTALLATION, os.urandom(32), "NX"), ("GET", INSTALLATION)])
-    return Engine(connection, as_bytes(reply[1]) or b"")
+    return Engine(connection, as_bytes(reply[1]) or b"", log_folder)

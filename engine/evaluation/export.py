@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.evaluation.files import BadLog, days, last_rows, table_of
-from engine.evaluation.schema import SCHEMA
+from engine.evaluation.schema import FIRST, SCHEMA
 
 
 def export(folder: Path, out: Path, since: date) -> int:
@@ -15,9 +15,10 @@ def export(folder: Path, out: Path, since: date) -> int:
     begin = int(datetime(since.year, since.month, since.day, tzinfo=UTC).timestamp()) * 1000
     written = 0
     for day in days(folder, begin, None):
-        tables = [table_of(file, SCHEMA.names) for file in sorted(day.glob("*.parquet"))]
+        files = sorted(day.glob("*.parquet"))
+        tables = [table_of(file, SCHEMA.names[:FIRST], SCHEMA.names[FIRST:]) for file in files]
         if tables:
-            table = last_rows(pa.concat_tables(tables), None, None)
+            table = last_rows(pa.concat_tables(tables, promote_options="default"), None, None)
             path = out / day.name / "part-00000.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, path, compression="zstd")

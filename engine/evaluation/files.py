@@ -48,6 +48,17 @@ def table_of(file: Path, needed: Sequence[str], also: Sequence[str] = ()) -> Any
         raise BadLog(f"{file} cannot be read: {told}; remove it or export that day again") from None
 
 
+def record_of(folder: Path, file: str, decision_id: str) -> bytes | None:
+    """Return a decision's own record from the file that holds it; None where it is not to be had."""
+    wanted = [("decision_id", "=", decision_id)]
+    try:
+        found = pq.read_table(folder / file, columns=["record"], filters=wanted, partitioning=None)["record"]
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    record: bytes | None = found[-1].as_py() if len(found) else None
+    return record
+
+
 def days(folder: Path, since: int | None, until: int | None) -> list[Path]:
     """Return the folders of the days that lie between two moments (ms, UTC). Raises BadLog."""
     if not folder.is_dir():

@@ -74,3 +74,8 @@ SCHEMA: Final = pa.schema(
 the exploration setting of the policy that decided (null: taken to be the judged policy's own). `responses` are the
 customer's accepts and purchases within the attribution window, whether they named the decision or not: the one rule
 for everybody, the control group included (null: not recorded)."""
+FIRST: Final = SCHEMA.names.index("responses")
+"""Columns that every file has; the ones behind them came later."""
+KEPT: Final = pa.schema([*SCHEMA, ("record", pa.binary())])
+"""What the archive writes: beside the columns the decision's own record, without the customer's id, for
+`GET /v1/decisions` to read once it has left the store; exports leave it out."""

@@ -9,10 +9,12 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from engine.archive import DUE, Archive
+from engine.archive import DUE, WRITTEN, Archive
+from engine.decision import DECODER, ENCODER, Record
 from engine.evaluation.export import export
 from engine.evaluation.files import BadLog
 from engine.evaluation.log import read
+from engine.ids import split_id
 from engine.plan import compile_plan
 from engine.trail import ARCHIVED, LEARNED
 from policies.loader import load_files
@@ -208,3 +210,133 @@ def test_what_the_control_group_buys_is_in_the_log_by_the_same_rule_as_what_othe
     log = read(archive.folder)
     assert len(log.responses.row) == 8
     assert log.responses.known.all()
+
+
+def closes(world: World, archive: Archive, *decision_ids: str) -> None:
+    """Let the windows of decisions be over, for the learner as well."""
+    archived(world, archive)
+    for decision_id in decision_ids:
+        passes(world, decision_id)
+    archived(world, archive)
+    learned = int(world.call("TIME")[0]) * 1000 + 8 * 24 * HOUR_MS
+    for member in world.call("ZRANGE", DUE, 0, -1):
+        world.call("ZADD", WRITTEN, 1, f"{member.decode()} {newest(archive)}")
+    world.call("SET", LEARNED, f"{learned}-0")
+    world.run(archive.empty())
+
+
+def newest(archive: Archive) -> str:
+    return str(max(archive.folder.rglob("*.parquet")).relative_to(archive.folder))
+
+
+def held(world: World, decision_id: str) -> Record:
+    place = split_id(decision_id)
+    assert place is not None
+    blob = world.run(world.one.store.record(*place))
+    assert blob is not None
+    return DECODER.decode(blob)
+
+
+def test_a_closed_decision_leaves_a_stub_in_the_store_and_is_read_back_from_the_log_as_it_was(
+    world: World, archive: Archive
+) -> None:
+    world.event("page_view")
+    shown = world.decide(exclude=("hat",), context={"device": "mobile"})
+    world.event("accept", shown, offer=shown["offers"][0]["offer"])
+    before = world.run(world.one.deciding.read(shown["decision_id"]))
+    size = len(ENCODER.encode(held(world, shown["decision_id"])))
+    closes(world, archive, shown["decision_id"])
+    left = held(world, shown["decision_id"])
+    assert left.archived.startswith("day=")
+    assert (left.state, left.scored, left.dropped) == (b"", b"", ())
+    assert len(ENCODER.encode(left)) < size
+    world.one.deciding.log_folder = archive.folder
+    assert world.run(world.one.deciding.read(shown["decision_id"])) == before
+    assert world.run(world.one.deciding.latest("c1", 5)) == {"decisions": [before]}
+
+
+def test_without_the_log_a_closed_decision_says_what_it_chose_and_where_the_rest_is(
+    world: World, archive: Archive
+) -> None:
+    shown = world.decide()
+    closes(world, archive, shown["decision_id"])
+    for folder in (None, archive.folder / "elsewhere"):
+        world.one.deciding.log_folder = folder
+        view = world.run(world.one.deciding.read(shown["decision_id"]))
+        assert view["offers"] == shown["offers"]
+        assert view["candidates"] == []
+        assert view["archived"] == newest(archive)
+
+
+def test_an_event_that_names_a_closed_decision_still_finds_its_offer(world: World, archive: Archive) -> None:
+    shown = world.decide()
+    closes(world, archive, shown["decision_id"])
+    world.event("reject", shown)
+    (mark,) = [
+        mark for mark in world.run(world.one.customers.load("c1")).facts.marks if mark.type == "reject"
+    ]
+    assert mark.offers == (shown["offers"][0]["offer"],)
+    world.one.deciding.log_folder = archive.folder
+    assert [one["type"] for one in world.run(world.one.deciding.read(shown["decision_id"]))["outcomes"]] == [
+        "reject"
+    ]
+    archived(world, archive)  # it is not written again
+    assert held(world, shown["decision_id"]).archived
+
+
+def test_nothing_leaves_the_store_before_the_learner_has_passed_it(world: World, archive: Archive) -> None:
+    shown = world.decide()
+    archived(world, archive)
+    passes(world, shown["decision_id"])
+    archived(world, archive)
+    world.call("ZADD", WRITTEN, 10, f"{shown['decision_id']} {newest(archive)}")
+    world.call("SET", LEARNED, "10-5")
+    assert world.run(archive.empty()) == 0
+    assert not held(world, shown["decision_id"]).archived
+    world.call("SET", LEARNED, "11-0")
+    assert world.run(archive.empty()) == 1
+    assert world.call("ZCARD", WRITTEN) == 0
+
+
+def test_an_erased_customers_decision_is_not_brought_back(world: World, archive: Archive) -> None:
+    shown = world.decide()
+    archived(world, archive)
+    passes(world, shown["decision_id"])
+    archived(world, archive)
+    world.call("ZADD", WRITTEN, 1, f"{shown['decision_id']} {newest(archive)}")
+    world.call("SET", LEARNED, "11-0")
+    world.run(world.one.people.erase("c1"))
+    world.run(archive.empty())
+    place = split_id(shown["decision_id"])
+    assert place is not None
+    assert world.run(world.one.store.record(*place)) is None
+
+
+def test_the_log_holds_no_customers_id(world: World, archive: Archive) -> None:
+    shown = world.decide("somebody@example.org")
+    archived(world, archive)
+    passes(world, shown["decision_id"])
+    archived(world, archive)
+    (row,) = rows(archive.folder)
+    assert b"somebody" not in row["record"]
+    assert "somebody" not in str(row)
+
+
+def test_decisions_leave_the_store_by_themselves_when_their_window_and_the_learner_have_passed(
+    world: World, archive: Archive
+) -> None:
+    soon = FILES | {"policy.yaml": FILES["policy.yaml"].replace("accept: 7d", "accept: 1s")}
+    world.run(world.one.plans.activate(compile_plan(load_files(soon).policy)))
+    shown = [world.decide(f"c{number}")["decision_id"] for number in range(3)]
+    until = world.run(world.one.store.clock())[0] + 1_001
+    archived(world, archive)
+    while world.run(world.one.store.clock())[0] <= until:
+        pass
+    later = world.decide("c9")["decision_id"]
+    world.learn()
+    world.run(world.learner.keep())
+    archived(world, archive)
+    assert [bool(held(world, one).archived) for one in (*shown, later)] == [True, True, True, False]
+    world.one.deciding.log_folder = archive.folder
+    for one in shown:
+        assert len(world.run(world.one.deciding.read(one))["candidates"]) == 3
