@@ -3,7 +3,7 @@
 | key | type | holds |
 |---|---|---|
 | `{TAG}` | hash | `f` facts, `p` feature state, `e` event ids already seen; f and p begin with their version |
-| `{TAG}:d:DAY` | hash | uid to decision record; `o` + uid + event key to an outcome |
+| `{TAG}:d:DAY` | hash | uid to decision record, a stub once it is closed; `o` + uid + event key to an outcome |
 | `a:ALIAS` | string | the customer id that an alias belongs to |
 | `i:HASH` | string | the stored answer of an idempotency key |
 | `q:NAME:h`, `q:NAME:s` | sorted set, hash | a quota: live holds by the end of their life, spending by period |
@@ -12,6 +12,10 @@
 | `tact:catalogues`, `tact:features:since` | hash, hash | features.yaml by catalogue id; since when each is whole |
 | `tact:events`, `tact:events:done`, `tact:quarantine` | stream, string, stream | journal, its checkpoint, quarantine |
 | `tact:trail` | stream | what became of decisions, for the learner and the archive |
+| `tact:learner`, `tact:learner:done` | string | the learner's checkpoint, and the step that it has come to |
+| `tact:model`, `tact:model:version` | string | the models that serve |
+| `tact:archive:due`, `…:written` | sorted sets | decisions by when they close; closed ones to be made stubs |
+| `tact:archive:done` | string | the step that the archive has come to |
 
 A load is one round trip; the time and the active policy come with it, once per flush, not once per request.
 """
