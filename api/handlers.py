@@ -51,12 +51,12 @@ class Handlers:
     async def decision(self, call: Call) -> Reply:
         """`GET /v1/decisions/{decision_id}`."""
         call.query()
-        return answer(await self.engine.deciding.read(call.path_id("decision_id")))
+        return answer(await self.engine.records.read(call.path_id("decision_id")))
 
     async def decisions(self, call: Call) -> Reply:
         """`GET /v1/customers/{customer_id}/decisions`."""
         limit = _whole(call.query("limit").get("limit", "20"), "limit", 1, 1000)
-        return answer(await self.engine.deciding.latest(call.path_id("customer_id"), limit))
+        return answer(await self.engine.records.latest(call.path_id("customer_id"), limit))
 
     # ------------------------------------------------------------------ contacts
 

@@ -26,7 +26,6 @@ from engine.activation import NoPolicy, Plans
 from engine.adapters.connection import Command, StoreUnavailable
 from engine.adapters.store import as_bytes, as_list, decisions_key
 from engine.customers import Customers, state_of
-from engine.deciding import reservation_state
 from engine.decision import DECODER, ENCODER, stub
 from engine.errors import NotFound
 from engine.evaluation.rows import row_of
@@ -34,6 +33,7 @@ from engine.evaluation.schema import KEPT
 from engine.ids import TAG_LENGTH, made_at, public_id, stored_uid
 from engine.learning.inputs import Inputs
 from engine.plan import Plan
+from engine.records import reservation_state
 from engine.trail import ARCHIVED, LEARNED, MADE, parse_outcome
 from policies.model import Model
 

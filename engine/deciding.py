@@ -5,32 +5,28 @@ changed facts writes nothing, and the fresh facts are judged again (G2). When th
 silent and inbound answers the placement's fallback, within the deadline, counting nothing (G17).
 """
 
-import asyncio
 import os
 import time
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import orjson
 
 from engine.activation import Plans
 from engine.adapters.connection import StoreUnavailable
 from engine.adapters.store import DAY_MS, Commit
-from engine.answer import Json, decide_answer, make_record, record_view, trace, when
+from engine.answer import Json, decide_answer, make_record, trace
 from engine.customers import Customers, Held, state_of, version_bytes, with_reservation
 from engine.decide import decide
-from engine.decision import DECODER, ENCODER, Ask, Decision, Record
-from engine.errors import Busy, Invalid, NotFound
+from engine.decision import ENCODER, Ask, Decision, Record
+from engine.errors import Busy, Invalid
 from engine.idempotency import Idempotency, unpack
-from engine.ids import RandomPool, make_uid, public_id, split_id, stored_uid
+from engine.ids import RandomPool, make_uid, public_id
 from engine.learning.serving import Models, profile_of
-from engine.ledger import find
 from engine.plan import Plan, condition_values
 from engine.quotas import Quota, QuotaOp, holds, placement_quotas, used_up
 from engine.requests import DecideRequest
-from engine.trail import MADE, parse_outcome, step
-from features.facts import Contact, Facts, Item
+from engine.trail import MADE, step
+from features.facts import Contact, Item
 from features.identity import in_share
 
 MERGED: Final = "customer_id"
@@ -59,13 +55,10 @@ class _Judged(NamedTuple):
 
 
 class Deciding:
-    """Answers `POST /v1/decide` and reads decisions back."""
+    """Answers `POST /v1/decide`."""
 
-    def __init__(
-        self, customers: Customers, plans: Plans, models: Models, log_folder: Path | None = None
-    ) -> None:
-        """Take the loader of customers, the compiled policies, the learned models and the decision log's folder."""
-        self.log_folder = log_folder
+    def __init__(self, customers: Customers, plans: Plans, models: Models) -> None:
+        """Take the loader of customers, the compiled policies and the learned models."""
         self.customers = customers
         self.plans = plans
         self.models = models
@@ -252,79 +245,10 @@ class Deciding:
         answer["took_ms"] = round((time.perf_counter() - started) * 1000, 3)
         return orjson.dumps(answer)
 
-    # ------------------------------------------------------------------ reading back
-
-    async def read(self, decision_id: str) -> Json:
-        """Return a decision's whole record; raises NotFound for an id that was never stored."""
-        place = split_id(decision_id)
-        blob, outcomes = await self.store.decision(*place) if place is not None else (None, [])
-        if place is None or blob is None:
-            raise NotFound(
-                f"there is no decision '{decision_id}': previews and expired decisions are not kept"
-            )
-        return await self._view(place[0], blob, outcomes)
-
-    async def latest(self, customer_id: str, limit: int) -> Json:
-        """Return a customer's decisions, newest first."""
-        held = await self.customers.load(customer_id)
-        plan = await self.plans.get(held.policy_version)
-        tags = [held.tag]
-        tags += [self.customers.tag(value) for kind, value in held.facts.aliases if kind == MERGED]
-        found: list[tuple[int, Json]] = []
-        for tag in tags:
-            for blob, outcomes in await self.store.decisions(
-                tag, held.now, plan.policy.keep.decisions_ms, limit
-            ):
-                view = await self._view(tag, blob, outcomes)
-                found.append((DECODER.decode(blob).at, view))
-        found.sort(key=lambda entry: -entry[0])
-        return {"decisions": [view for _, view in found[:limit]]}
-
-    async def _view(self, tag: str, blob: bytes, outcomes: list[bytes]) -> Json:
-        record = DECODER.decode(blob)
-        if record.archived:
-            record = await self._whole(tag, record)
-        plan = await self.plans.old(record.policy_version)
-        reservation = None
-        if record.reserved:
-            held = await self.customers.load_tag(tag)
-            reservation = {
-                "id": public_id(tag, record.uid),
-                "state": reservation_state(held.facts, stored_uid(tag, record.uid, held.tag), held.now),
-                "expires_at": when(record.expires_at),
-            }
-        return record_view(plan, tag, record, reservation, [outcome_view(outcome) for outcome in outcomes])
-
-    async def _whole(self, tag: str, left: Record) -> Record:
-        """Return a closed decision's record from the decision log; what is left in the store, where it isn't there."""
-        from engine.evaluation.files import record_of  # noqa: PLC0415  # Parquet: for who looks back that far
-
-        if self.log_folder is None:
-            return left
-        decision_id = public_id(tag, left.uid)
-        blob = await asyncio.to_thread(record_of, self.log_folder, left.archived, decision_id)
-        if blob is None:
-            return left
-        return msgspec.structs.replace(DECODER.decode(blob), customer_id=left.customer_id)
-
 
 def _left(started: float) -> float:
     """Return what is left of a decide's time for the store (s)."""
     return max(WITHIN_S - (time.perf_counter() - started), 0.01)
-
-
-def reservation_state(facts: Facts, uid: str, now: int) -> str:
-    """Return reserved, confirmed, released or expired."""
-    contact = find(facts, uid)
-    if contact is None:
-        return "expired"
-    return "expired" if contact.state == "reserved" and not contact.live(now) else contact.state
-
-
-def outcome_view(blob: bytes) -> Json:
-    """Return one outcome of a decision: what happened, when, about which offer."""
-    kind, at, offer, _ = parse_outcome(blob)
-    return {"type": kind, "at": when(at), "offer": offer}
 
 
 def _fallback(plan: Plan, offer: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from engine.deciding import Deciding
 from engine.journal import Journal
 from engine.learning.serving import Models
 from engine.people import People
+from engine.records import Records
 from engine.worker import Worker
 
 INSTALLATION: Final = "tact:secret"
@@ -31,7 +32,8 @@ class Engine:
         self.customers = Customers(self.store, secret)
         self.plans = Plans(self.store)
         self.models = Models(self.store)
-        self.deciding = Deciding(self.customers, self.plans, self.models, log_folder)
+        self.deciding = Deciding(self.customers, self.plans, self.models)
+        self.records = Records(self.customers, self.plans, log_folder)
         self.checking = Checking(self.customers, self.plans)
         self.contacts = Contacts(self.customers, self.plans)
         self.people = People(self.customers, self.plans)

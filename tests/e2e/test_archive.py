@@ -243,16 +243,16 @@ def test_a_closed_decision_leaves_a_stub_in_the_store_and_is_read_back_from_the_
     world.event("page_view")
     shown = world.decide(exclude=("hat",), context={"device": "mobile"})
     world.event("accept", shown, offer=shown["offers"][0]["offer"])
-    before = world.run(world.one.deciding.read(shown["decision_id"]))
+    before = world.run(world.one.records.read(shown["decision_id"]))
     size = len(ENCODER.encode(held(world, shown["decision_id"])))
     closes(world, archive, shown["decision_id"])
     left = held(world, shown["decision_id"])
     assert left.archived.startswith("day=")
     assert (left.state, left.scored, left.dropped) == (b"", b"", ())
     assert len(ENCODER.encode(left)) < size
-    world.one.deciding.log_folder = archive.folder
-    assert world.run(world.one.deciding.read(shown["decision_id"])) == before
-    assert world.run(world.one.deciding.latest("c1", 5)) == {"decisions": [before]}
+    world.one.records.log_folder = archive.folder
+    assert world.run(world.one.records.read(shown["decision_id"])) == before
+    assert world.run(world.one.records.latest("c1", 5)) == {"decisions": [before]}
 
 
 def test_without_the_log_a_closed_decision_says_what_it_chose_and_where_the_rest_is(
@@ -261,8 +261,8 @@ def test_without_the_log_a_closed_decision_says_what_it_chose_and_where_the_rest
     shown = world.decide()
     closes(world, archive, shown["decision_id"])
     for folder in (None, archive.folder / "elsewhere"):
-        world.one.deciding.log_folder = folder
-        view = world.run(world.one.deciding.read(shown["decision_id"]))
+        world.one.records.log_folder = folder
+        view = world.run(world.one.records.read(shown["decision_id"]))
         assert view["offers"] == shown["offers"]
         assert view["candidates"] == []
         assert view["archived"] == newest(archive)
@@ -276,8 +276,8 @@ def test_an_event_that_names_a_closed_decision_still_finds_its_offer(world: Worl
         mark for mark in world.run(world.one.customers.load("c1")).facts.marks if mark.type == "reject"
     ]
     assert mark.offers == (shown["offers"][0]["offer"],)
-    world.one.deciding.log_folder = archive.folder
-    assert [one["type"] for one in world.run(world.one.deciding.read(shown["decision_id"]))["outcomes"]] == [
+    world.one.records.log_folder = archive.folder
+    assert [one["type"] for one in world.run(world.one.records.read(shown["decision_id"]))["outcomes"]] == [
         "reject"
     ]
     archived(world, archive)  # it is not written again
@@ -337,6 +337,6 @@ def test_decisions_leave_the_store_by_themselves_when_their_window_and_the_learn
     world.run(world.learner.keep())
     archived(world, archive)
     assert [bool(held(world, one).archived) for one in (*shown, later)] == [True, True, True, False]
-    world.one.deciding.log_folder = archive.folder
+    world.one.records.log_folder = archive.folder
     for one in shown:
-        assert len(world.run(world.one.deciding.read(one))["candidates"]) == 3
+        assert len(world.run(world.one.records.read(one))["candidates"]) == 3

@@ -491,7 +491,7 @@ def test_an_impression_confirms_the_reservation_of_its_decision(world: World) ->
     world.append(world.event("c1", "impression", decision_id=answer["decision_id"]))
     world.fold()
     assert [contact["state"] for contact in world.customer("c1")["contacts"]] == ["confirmed"]
-    read = world.run(world.one.deciding.read(answer["decision_id"]))
+    read = world.run(world.one.records.read(answer["decision_id"]))
     assert read["reservation"]["state"] == "confirmed"
     assert [outcome["type"] for outcome in read["outcomes"]] == ["impression"]
 
@@ -839,14 +839,14 @@ def test_an_erased_person_is_not_contacted_until_a_consent_is_granted_anew(world
 
 def test_decisions_are_read_back_newest_first_as_they_were_made(world: World) -> None:
     answers = [world.decide("c1", "home") for _ in range(3) if world.pass_a_millisecond()]
-    read = world.run(world.one.deciding.latest("c1", 2))["decisions"]
+    read = world.run(world.one.records.latest("c1", 2))["decisions"]
     assert [one["decision_id"] for one in read] == [answer["decision_id"] for answer in answers[:0:-1]]
     assert [one["reason"] for one in read] == ["contact_policy", "contact_policy"]
     place = split_id(answers[0]["decision_id"])
     assert place is not None
     assert find(world.facts("c1"), place[1]) is not None
     with pytest.raises(NotFound):
-        world.run(world.one.deciding.read("x" * 28))
+        world.run(world.one.records.read("x" * 28))
 
 
 # ---------------------------------------------------------------------- what is refused, and what is told
@@ -999,7 +999,7 @@ def test_an_identity_stands_in_for_its_customer(world: World) -> None:
     request = DecideRequest(identities={"cookie": "abc"}, placement="home")
     answer = orjson.loads(world.run(world.one.deciding.decide(request)).body)
     assert answer["customer_id"].startswith("anon-")
-    again = world.run(world.one.deciding.latest(answer["customer_id"], 5))["decisions"]
+    again = world.run(world.one.records.latest(answer["customer_id"], 5))["decisions"]
     assert [one["decision_id"] for one in again] == [answer["decision_id"]]
 
 

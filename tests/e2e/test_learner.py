@@ -147,7 +147,7 @@ def test_a_published_model_serves_and_is_named(world: World) -> None:
     for offer, factors in told.items():
         assert factors["propensity"] == pytest.approx(world.expects(offer), rel=1e-6)
         assert factors["priority"] == pytest.approx(factors["propensity"] * 5, rel=1e-6)
-    record = world.run(world.one.deciding.read(answer["decision_id"]))
+    record = world.run(world.one.records.read(answer["decision_id"]))
     assert {fate["offer"]: fate["details"] for fate in record["candidates"]} == told
     assert not world.run(world.one.models.refresh())
 
