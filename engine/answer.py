@@ -41,6 +41,7 @@ def make_record(
 ) -> Record:
     """Make the record of a decision; `expires_at` (ms) is 0 where nothing was reserved."""
     placement, over = plan.placements[ask.placement], decision.considered
+    places, chance = over.packed() if over is not None else (b"", b"")
     return Record(
         uid=ask.uid,
         at=now,
@@ -62,8 +63,8 @@ def make_record(
             for block in decision.blocks
         ),
         nulls=decision.nulls,
-        places=b"" if over is None else over.packed[0],
-        chance=b"" if over is None else over.packed[1],
+        places=places,
+        chance=chance,
         reserved=expires_at > 0,
         expires_at=expires_at,
         group="control" if ask.control else "random" if ask.at_random else "",

@@ -9,8 +9,10 @@ For several slots the ranks are drawn one after the other, each by the chances o
 are left. A draw hashes the decision's id and the rank: a retry makes the same choice.
 """
 
+from array import array
 from bisect import bisect_right
 from hashlib import blake2b
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,12 +34,10 @@ PLAUSIBLE: Final = 3.0
 """Deviations to each side within which an offer may well lie."""
 EVERYBODY: Final = 0.25
 """The part of the floor that goes to those as well who can hardly be the greatest: so that no chance is 0."""
+_REACH: Final = 4.0
+"""Deviations below the offers' best worst case from which on the quadrature looks."""
 _CERTAIN: Final = 1e-9
 """A deviation below this is none; the quadrature needs some."""
-_REACH: Final = 4.0
-"""Deviations on each side that the grid covers."""
-
-
 Single = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
@@ -49,15 +49,20 @@ class Pick(NamedTuple):
     probability: float
 
 
-class Distribution(NamedTuple):
+class Distribution:
     """One rank's choice before it is drawn: who can be chosen, and with what chance."""
 
-    places: list[int]
-    """Places in the placement, ascending."""
-    chance: list[float]
-    cumulative: list[float]
-    packed: tuple[bytes, bytes]
-    """Places as uint16 and chances as float32, as records keep them."""
+    __slots__ = ("chance", "cumulative", "places")
+
+    def __init__(self, places: NDArray[np.intp], chance: Array) -> None:
+        """Take places in the placement, ascending, and their chances."""
+        self.places: list[int] = places.tolist()
+        self.chance: list[float] = chance.tolist()
+        self.cumulative = list(accumulate(self.chance))
+
+    def packed(self) -> tuple[bytes, bytes]:
+        """Return places as uint16 and chances as float32, as records keep them."""
+        return array("H", self.places).tobytes(), array("f", self.chance).tobytes()
 
 
 def uniform(uid: str, purpose: str) -> float:
@@ -109,28 +114,28 @@ def probabilities(mean: Array, deviation: Array, floor: float, untried: Flags | 
     if deviation.min() < _CERTAIN:
         deviation = np.maximum(deviation, max(_CERTAIN, 1e-9 * float(np.abs(mean).max())))
     reach = PLAUSIBLE * deviation
-    plausible = mean + reach >= (mean - reach).max()
-    if untried is not None:
-        plausible |= untried
-    mixed = _greatest(mean, deviation)
-    mixed *= 1 - floor
-    mixed += floor * EVERYBODY / count
-    mixed[plausible] += floor * (1 - EVERYBODY) / np.count_nonzero(plausible)
+    best = mean + reach
+    plausible = best >= (mean - reach).max()
+    if plausible.all():
+        # Whoever is untried is among them.
+        return _greatest(mean, deviation, best.max()) * (1 - floor) + floor / count
+    near = plausible.nonzero()[0]
+    tried = near if untried is None else (plausible | untried).nonzero()[0]
+    mixed = np.full(count, floor * EVERYBODY / count)
+    mixed[tried] += floor * (1 - EVERYBODY) / len(tried)
+    if len(near) == 1:
+        mixed[near] += 1 - floor
+    else:
+        mixed[near] += (1 - floor) * _greatest(mean[near], deviation[near], best.max())
     return mixed
 
 
-def _greatest(mean: Array, spread: Array) -> Array:
-    """Return each normal's chance of being the greatest."""
-    reach = _REACH * spread
-    low, high = float((mean - reach).max()), float((mean + reach).max())
-    near = mean + reach > low
-    if not near.all():
-        chance = np.zeros(len(mean))
-        chance[near] = _greatest(mean[near], spread[near])
-        return chance
-    # No offer is more than _REACH deviations above `low`, so no chance on the grid is zero: products divide.
-    width, smallest = high - low, float(spread.min())
-    wanted = width / (_STEP * smallest)
+def _greatest(mean: Array, spread: Array, high: float) -> Array:
+    """Return each normal's chance of being the greatest, which is hardly above `high`."""
+    # No mean is more than _REACH deviations above `low`, so no chance on the grid is zero: products divide.
+    low = (mean - _REACH * spread).max()
+    width = high - low
+    wanted = width / (_STEP * spread.min())
     grid = low + width * _EVEN[min(max(int(wanted) + 1, 2), GRID_MAX)]
     if wanted > GRID_MAX:
         steep = spread < width / (_STEP * GRID_MAX)
@@ -143,16 +148,12 @@ def _greatest(mean: Array, spread: Array) -> Array:
     # the first cell is everything below the grid.
     cell = below.copy()
     cell[:, 1:] -= below[:, :-1]
-    middle = below.copy()
-    middle[:, 1:] += below[:, :-1]
-    middle[:, 1:] *= _HALF
-    cell /= middle
-    greatest: Array = (cell @ middle.prod(axis=0)).astype(np.float64)
+    below[:, 1:] += below[:, :-1]
+    below[:, 1:] *= _HALF
+    cell /= below
+    greatest = cell @ below.prod(axis=0)
     total = float(greatest.sum())
-    if total > 0:
-        greatest /= total
-        return greatest
-    return np.full(len(mean), 1 / len(mean))
+    return greatest / total if total > 0 else np.full(len(mean), 1 / len(mean))
 
 
 def distribution(
@@ -170,17 +171,12 @@ def distribution(
         best = shortlist(mean, deviation, exploration.shortlist, untried)
         mean, deviation, places = mean[best], deviation[best], places[best]
         untried = untried[best] if untried is not None else None
-    return _made(places, probabilities(mean, deviation, exploration.floor, untried))
+    return Distribution(places, probabilities(mean, deviation, exploration.floor, untried))
 
 
 def uniform_distribution(places: NDArray[np.intp]) -> Distribution:
     """Return the uniform distribution over the offers at `places` (the random group)."""
-    return _made(places, np.full(len(places), 1 / len(places)))
-
-
-def _made(places: NDArray[np.intp], chance: Array) -> Distribution:
-    packed = places.astype("<u2").tobytes(), chance.astype("<f4").tobytes()
-    return Distribution(places.tolist(), chance.tolist(), chance.cumsum().tolist(), packed)
+    return Distribution(places, np.full(len(places), 1 / len(places)))
 
 
 def draw(over: Distribution, uid: str, rank: int) -> Pick:

@@ -129,14 +129,16 @@ def rank(
 def priorities(expression: Priority, levers: Mapping[str, Any], scores: Scores) -> tuple[Array, Array]:
     """Return each offer's priority at the mean, and its deviation (already scaled by alpha)."""
     table = scores.table
-    mean, low, high = expression.evaluate({"propensity": table, **levers}, table.shape)
-    with np.errstate(invalid="ignore"):  # minus infinity less minus infinity: it has no deviation
-        deviation = high - low
-        deviation *= 0.5
-    np.abs(deviation, out=deviation)
-    if not isfinite(deviation.sum()):
+    whole = expression.evaluate({"propensity": table, **levers}, table.shape)
+    mean, low, high = whole
+    if not isfinite(whole.sum()):  # minus infinity less minus infinity: it has no deviation
+        with np.errstate(invalid="ignore"):
+            deviation = np.abs(high - low) / 2
         deviation[~np.isfinite(deviation)] = 0.0
-    return mean, deviation
+        return mean, deviation
+    deviation = high - low
+    deviation *= 0.5
+    return mean, np.abs(deviation, out=deviation)
 
 
 def below_threshold(priority: Array, threshold: float) -> Mask:

@@ -4,7 +4,7 @@ A snapshot is immutable and swapped whole; one request uses one snapshot. Until 
 snapshot is the marketer's own: each offer's `prior` with the uncertainty of `PRIOR_TRIALS` imagined trials.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from policies.model import Offer
 
 Array = NDArray[np.float64]
+Real = NDArray[np.floating[Any]]
+"""In single or double precision."""
 
-_SIDES: Final = np.array([[0.0], [1.0], [-1.0]])
+_SIDES: Final = np.array([[0.0], [1.0], [-1.0]], dtype=np.float32)
 PRIOR_TRIALS: Final = 100.0
 """How many trials a prior is worth: small enough that experience soon outweighs it."""
 
@@ -32,24 +34,24 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Scores(NamedTuple):
     """P(accept | shown) of each offer in three rows: at the mean, and at `alpha` deviations below and above it."""
 
-    table: Array
+    table: Real
 
     @property
-    def propensity(self) -> Array:
+    def propensity(self) -> Real:
         """At the mean."""
-        row: Array = self.table[0]
+        row: Real = self.table[0]
         return row
 
     @property
-    def low(self) -> Array:
+    def low(self) -> Real:
         """At `alpha` deviations below."""
-        row: Array = self.table[1]
+        row: Real = self.table[1]
         return row
 
     @property
-    def high(self) -> Array:
+    def high(self) -> Real:
         """At `alpha` deviations above."""
-        row: Array = self.table[2]
+        row: Real = self.table[2]
         return row
 
 
@@ -70,6 +72,10 @@ def score(snapshot: Snapshot, offers: tuple[Offer, ...], alpha: float) -> Scores
     return scores_of(snapshot.mean[places], alpha * snapshot.deviation[places])
 
 
-def scores_of(mean: Array, spread: Array) -> Scores:
-    """Return the probabilities at a mean logit, and `spread` below and above it."""
-    return Scores(1 / (1 + np.exp(spread * _SIDES - mean)))
+def scores_of(mean: Real, spread: Real) -> Scores:
+    """Return the probabilities at a mean logit, and `spread` below and above it, in the precision of these."""
+    table = np.multiply(spread, _SIDES)
+    table -= mean
+    np.exp(table, out=table)
+    table += 1.0
+    return Scores(np.reciprocal(table, out=table))

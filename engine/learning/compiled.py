@@ -40,8 +40,8 @@ class CompiledHead:
         self._scaled: list[tuple[float, float]] = list(numbers)
         self._columns = encoder.columns
         self._waves = own.waves
-        self._projection = encoder.projection * encoder.number
-        self._phase = encoder.phase
+        waves = np.column_stack([encoder.phase, encoder.projection * encoder.number])
+        self._waving: Single = waves.astype(np.float32)
         self._first = own.first
         met = [offer in head.offers for offer in offers]
         self._rows = np.array([head.offers.get(offer, 0) for offer in offers], dtype=np.intp)
@@ -79,8 +79,8 @@ class CompiledHead:
         self._weights: Single = weights.astype(np.float32)
         self._variances: Single = variances.astype(np.float32)
 
-    def encode(self, context: Context) -> Array:
-        """Return the inputs' columns, numbers scaled: all that `predict` depends on."""
+    def encode(self, context: Context) -> Single:
+        """Return the constant and the inputs' columns, numbers scaled: all that `predict` depends on."""
         values = [0.0] * len(self._scaled)
         columns = self._columns
         for name, value in context.items():
@@ -98,26 +98,25 @@ class CompiledHead:
                     values[column] += CUT if scaled > CUT else max(scaled, -CUT)
                     continue
             self._encode_other(name, value, values)
-        return np.array(values)
+        values.insert(0, 1.0)
+        return np.array(values, dtype=np.float32)
 
-    def predict(self, encoded: Array) -> tuple[Array, Array]:
+    def predict(self, encoded: Single) -> tuple[Single, Single]:
         """Return means and published deviations of the offers' logits (or values), in the order of the offers."""
         waves, first = self._waves, self._first
-        vector = np.empty(self._weights.shape[1])
-        vector[waves] = 1.0
-        vector[waves + 1 :] = encoded
+        vector = encoded
         if waves:
-            np.cos(self._projection @ encoded + self._phase, out=vector[:waves])
-        single = vector.astype(np.float32)
+            vector = np.empty(self._weights.shape[1], dtype=np.float32)
+            vector[waves:] = encoded
+            np.cos(self._waving @ encoded, out=vector[:waves])
         squares: Single = np.empty(self._variances.shape[1], dtype=np.float32)
-        np.multiply(single[:first], single[:first], out=squares[:first])
-        tail = single[first:]
+        head, tail = vector[:first], vector[first:]
+        np.multiply(head, head, out=squares[:first])
         np.multiply.outer(tail, tail).take(self._upper, out=squares[first:], mode="clip")
-        mean = (self._weights @ single).astype(np.float64)
-        variance = (self._variances @ squares).astype(np.float64)
+        variance = self._variances @ squares
         if first == len(vector) and not self._shared.empty:
-            variance += self._factor * self._look_at_shared(vector[waves:])
-        return mean, np.sqrt(np.maximum(variance, 0.0))
+            variance += self._factor * self._look_at_shared(encoded)
+        return self._weights @ vector, np.sqrt(np.maximum(variance, 0.0, out=variance), out=variance)
 
     def _encode_other(self, name: str, value: Any, values: list[float]) -> None:
         """Add what is neither a known number nor a known string."""
@@ -154,10 +153,10 @@ class CompiledHead:
                 part = spread @ shared.covariance @ spread.T
             dense[self._of == number] += part
 
-    def _look_at_shared(self, inputs: Array) -> Array:
+    def _look_at_shared(self, inputs: Single) -> Array:
         """Return the shared variances of the offers, where no pairs of own weights have taken them up."""
         if self._by_inputs is None:
-            return self._shared.look_all(inputs)[1][self._rows]
+            return self._shared.look_all(inputs.astype(np.float64))[1][self._rows]
         size = self._unlike.shape[1]
         gram = (np.multiply.outer(inputs, inputs).ravel() @ self._by_inputs).reshape(size, size)
         found: Array = ((self._unlike @ gram) * self._unlike).sum(axis=1)

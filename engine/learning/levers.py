@@ -6,17 +6,18 @@ anything; before that, and without such a model, 0. Only what the priority reads
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.learning.compiled import CompiledHead
-from engine.learning.encoding import Array
+from engine.learning.encoding import Array, Context
 from engine.learning.inputs import Inputs
 from engine.learning.outcomes import Head, start_of
 from engine.learning.river_head import CompiledRiver, RiverHead
 from engine.plan import PlacementPlan, Plan
+from engine.scoring import Real
 from features.facts import Value
 from features.state import FeatureState
 from policies.model import Role
@@ -26,7 +27,15 @@ ROLES: Final[tuple[Role, ...]] = ("value", "opt_out")
 TRIED: Final = 3.0
 """An offer is new until it was shown as often as would bring so many accepts at its start."""
 
-Compiled = CompiledHead | CompiledRiver
+
+class Compiled(Protocol):
+    """A head compiled for the offers of one placement."""
+
+    def encode(self, context: Context) -> Any:
+        """Return an array: all that `predict` depends on."""
+
+    def predict(self, encoded: Any) -> tuple[Real, Real]:
+        """Return means and deviations of the offers' logits (or values), in their order."""
 
 
 def compile_head(

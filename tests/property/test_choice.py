@@ -18,7 +18,6 @@ from engine.arbitration import (
     EVERYBODY,
     Distribution,
     Pick,
-    _made,
     distribution,
     draw,
     normal_cdf,
@@ -272,7 +271,7 @@ def test_no_offer_takes_two_ranks_and_none_is_left_out() -> None:
 
 
 def test_what_has_no_chance_takes_no_rank() -> None:
-    certain = _made(np.array([0, 1]), np.array([1.0, 0.0]))
+    certain = Distribution(np.array([0, 1]), np.array([1.0, 0.0]))
     assert [draw(certain, f"c-{number}", 1) for number in range(20)] == [(0, 1.0)] * 20
 
 
