@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine.activation import NoPolicy, Plans
-from engine.adapters.connection import Command, Reply, StoreUnavailable
+from engine.adapters.connection import Reply, StoreUnavailable
 from engine.adapters.store import Loaded, Save, as_bytes, as_list, decisions_key, store_time
 from engine.customers import Customers, Held, held_from, next_version, state_of, version_bytes
 from engine.decision import DECODER
@@ -201,13 +201,9 @@ class Worker:
                 places[decision_id] = place
         if not places:
             return {}
-        commands: list[Command] = [
-            ("HGET", decisions_key(tag, made_at(uid)), uid) for tag, uid in places.values()
-        ]
-        replies = await self.store.connection.pipeline(commands)
         found = {}
-        for decision_id, reply in zip(places, replies, strict=True):
-            blob = as_bytes(reply)
+        records = await self.store.records(list(places.values()))
+        for decision_id, blob in zip(places, records, strict=True):
             if blob is not None:
                 found[decision_id] = tuple(pick.offer for pick in DECODER.decode(blob).chosen)
         return found

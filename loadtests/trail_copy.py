@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from engine.adapters.connection import StoreConnection
 from engine.adapters.store import Store, as_bytes, as_int, as_list
-from engine.trail import TRAIL, Step, parse_step
+from engine.trail import MADE, TRAIL, Step, parse_step
 
 Position = tuple[int, int]
 
@@ -15,6 +16,8 @@ class Copy:
 
     def __init__(self) -> None:
         self.entries: list[tuple[str, Step | None]] = []
+        self.records: dict[tuple[str, str], bytes] = {}
+        """Of each decision its record as it was made: of a closed one only a stub stays in the store."""
         self.added = 0
         """Steps that were ever written."""
 
@@ -24,10 +27,16 @@ class Copy:
             after = self.entries[-1][0] if self.entries else "-"
             start = f"({after}" if self.entries else after
             found = as_list(await connection.call("XRANGE", TRAIL, start, "+", "COUNT", 5000))
+            made: list[tuple[str, str]] = []
             for entry in found:
                 position, fields = as_list(entry)
                 step = parse_step(as_bytes(as_list(fields)[1]) or b"")
                 self.entries.append(((as_bytes(position) or b"").decode(), step))
+                if step.kind == MADE:
+                    made.append((step.tag, step.uid))
+            for place, record in zip(made, await Store(connection).records(made), strict=True):
+                if record is not None:
+                    self.records[place] = record
             if len(found) < 5000:
                 break
         if self.entries:
@@ -53,7 +62,12 @@ class Copied(Store):
         super().__init__(connection)
         self.until = ""
         self._entries = copy.entries
+        self._records = copy.records
         self._places = {position: place for place, (position, _) in enumerate(copy.entries, 1)}
+
+    async def records(self, places: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Return records as they were made."""
+        return [self._records.get(place) for place in places]
 
     async def steps(self, after: str, count: int) -> list[tuple[str, Step | None]]:
         """Return the next steps, of which the last may be `until`."""

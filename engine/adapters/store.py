@@ -290,6 +290,11 @@ class Store:
                 outcomes.append(held)
         return record, outcomes
 
+    async def records(self, places: Sequence[tuple[str, str]]) -> list[bytes | None]:
+        """Return the records of decisions by (tag, uid), in one round trip."""
+        commands: list[Command] = [("HGET", decisions_key(tag, made_at(uid)), uid) for tag, uid in places]
+        return [as_bytes(reply) for reply in await self.connection.pipeline(commands)] if commands else []
+
     async def record(self, tag: str, uid: str) -> bytes | None:
         """Return a decision's record alone."""
         return as_bytes(await self.connection.call("HGET", decisions_key(tag, made_at(uid)), uid))

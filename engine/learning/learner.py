@@ -16,12 +16,11 @@ from typing import Final
 import msgspec
 
 from engine.activation import NoPolicy, Plans
-from engine.adapters.connection import Command, StoreUnavailable
-from engine.adapters.store import Store, as_bytes, decisions_key
+from engine.adapters.connection import StoreUnavailable
+from engine.adapters.store import Store, as_bytes
 from engine.customers import Customers, state_of
 from engine.decision import DECODER, Record
 from engine.errors import NotFound
-from engine.ids import made_at
 from engine.learning.inputs import Inputs
 from engine.learning.outcomes import Case, Learning, Notes
 from engine.learning.serving import MODEL, MODEL_VERSION
@@ -168,17 +167,12 @@ class Learner:
 
     async def _cases(self, steps: Sequence[Step]) -> dict[str, Case]:
         """Load the decisions that the steps name."""
-        places = {(step.tag, step.uid) for step in steps if step.kind != RELEASED}
-        wanted = sorted(places)
-        if not wanted:
-            return {}
-        commands: list[Command] = [("HGET", decisions_key(tag, made_at(uid)), uid) for tag, uid in wanted]
+        wanted = sorted({(step.tag, step.uid) for step in steps if step.kind != RELEASED})
         cases = {}
-        for (tag, uid), reply in zip(wanted, await self.store.connection.pipeline(commands), strict=True):
-            blob = as_bytes(reply)
-            if blob is None:
-                continue
-            record = DECODER.decode(blob)
+        for (tag, uid), blob in zip(wanted, await self.store.records(wanted), strict=True):
+            record = DECODER.decode(blob) if blob is not None else None
+            if record is None or record.archived:
+                continue  # erased, or closed long ago
             try:
                 plan = await self.plans.get(record.policy_version)
             except NotFound:
