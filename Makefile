@@ -1,15 +1,16 @@
 # Everything works on a fresh machine with Python 3.11+, make and the package index.
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench torture lock
+.PHONY: help install run run-distributed test check bench torture kafka lock
 
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
+KAFKA_PORT ?= 9092
 DATA ?= ./var
 PYTHON ?= python3
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
 
 install: $(VENV)/.installed  ## create .venv with everything, as locked
 
@@ -26,6 +27,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install  ## start everything with the retail example, send sample events, show a decision, serve
 	$(BIN)/python -m loadtests.tour --port $(PORT) --data $(DATA)
 
+run-distributed: install  ## the processes of docker-compose.yml without containers: two APIs, worker, learner, archive
+	$(BIN)/python -m loadtests.distributed --data $(DATA)/distributed
+
 test: install  ## all tests, with branch coverage of engine, policies and features
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
 
@@ -41,6 +45,9 @@ bench: install  ## speed beside an empty FastAPI route; results go to docs/perfo
 
 torture: install  ## load and faults against the real product, each promise judged; about an hour, Linux, as root
 	$(BIN)/python -m loadtests.torture all $(ARGS)
+
+kafka: install  ## a real Kafka without containers, until Ctrl-C; needs a JDK (17+) and, once, Maven
+	$(BIN)/python -m loadtests.kafka --port $(KAFKA_PORT) --data $(DATA)/kafka
 
 lock: install  ## pin what pyproject.toml asks for
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --python-version 3.11 --universal --generate-hashes -o requirements.lock

@@ -103,10 +103,10 @@ def run_api() -> None:
     async def wired() -> Engine:
         engine = await open_engine(url, log_folder())
         folder = setting("TACT_POLICIES")
-        if folder and not descriptor:
-            await engine.plans.activate(compile_plan(load_dir(folder).policy))
         _, version = await engine.store.clock()
-        if version:
+        if folder and not descriptor and not version:
+            await engine.plans.activate(compile_plan(load_dir(folder).policy))
+        elif version:
             await engine.plans.get(version)
         calm_collector()
         return engine

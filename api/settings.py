@@ -27,7 +27,7 @@ SETTINGS: Final = (
     Setting(
         "TACT_POLICIES",
         "",
-        "folder of the policy set that is activated at start; empty for the one in the store",
+        "folder of the policy set that is activated at start where none is active yet",
     ),
     Setting("TACT_DATA", "./var", "folder of the embedded store and of the decision log"),
     Setting(

@@ -1,0 +1,78 @@
+"""Tell whether a part of Tact is well, as containers and operators ask: `python deploy/health.py PART`, 0 for yes.
+
+The API says so itself, at /readyz. The others follow a stream of the store, and are well while nothing in it has
+waited for them too long: that finds a worker that hangs, is stuck on an entry, or was never started. How far each has
+come is read from the store (TACT_STORE), so it does not matter on which machine this runs.
+"""
+
+import asyncio
+import sys
+from typing import Final
+from urllib.request import urlopen
+
+from api.settings import setting
+
+LATE_MS: Final = {
+    "features": 30_000,
+    "learner": 300_000,  # it says how far it is at its checkpoints: every 30 s, less often where models are large
+    "archive": 60_000,
+}
+"""How long an entry may wait for each follower."""
+WITHIN_S: Final = 2.5
+
+
+async def waited_ms(address: str, part: str) -> int:
+    """Return for how many milliseconds the oldest entry that a follower has not taken in has waited, 0 without any."""
+    from engine.adapters.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
+    from engine.adapters.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
+    from engine.trail import ARCHIVED, LEARNED, TRAIL  # noqa: PLC0415  # as above
+    from engine.worker import CHECKPOINT, STREAM  # noqa: PLC0415  # as above
+
+    followed = {"features": (STREAM, CHECKPOINT), "learner": (TRAIL, LEARNED), "archive": (TRAIL, ARCHIVED)}
+    stream, come_to = followed[part]
+    connection = StoreConnection(StoreAddress.parse(address), within_s=WITHIN_S)
+    await connection.open()
+    try:
+        position = as_bytes(await connection.call("GET", come_to))
+        after = "-" if position is None else f"({position.decode()}"
+        entries, clock = await connection.pipeline([("XRANGE", stream, after, "+", "COUNT", 1), ("TIME",)])
+    finally:
+        await connection.close()
+    oldest = as_list(entries)
+    if not oldest:
+        return 0
+    made_at = int((as_bytes(as_list(oldest[0])[0]) or b"").partition(b"-")[0])
+    return max(0, store_time(clock) - made_at)
+
+
+def api_fault() -> str:
+    """Return nothing when the API process of this machine is ready, else why it is not."""
+    url = f"http://{setting('TACT_HOST')}:{setting('TACT_PORT')}/readyz"
+    try:
+        with urlopen(url, timeout=WITHIN_S):  # an http URL of our own
+            return ""
+    except OSError as error:
+        return f"{url}: {error}"
+
+
+def follower_fault(part: str) -> str:
+    """Return nothing when the part keeps up, else why it does not."""
+    try:
+        waited = asyncio.run(waited_ms(setting("TACT_STORE"), part))
+    except Exception as error:  # noqa: BLE001  # whatever it is, nobody can say that all is well
+        return f"the store does not say: {error}"
+    print(f"{part}: the oldest entry that waits has waited {waited} ms")  # noqa: T201  # a command's answer
+    return "" if waited <= LATE_MS[part] else f"that is more than {LATE_MS[part]} ms"
+
+
+def main() -> None:
+    """Answer for the part that is named."""
+    part = sys.argv[1] if len(sys.argv) == 2 else ""
+    if part != "api" and part not in LATE_MS:
+        sys.stderr.write(f"usage: python deploy/health.py api|{'|'.join(LATE_MS)}\n")
+        sys.exit(2)
+    sys.exit((api_fault() if part == "api" else follower_fault(part)) or 0)
+
+
+if __name__ == "__main__":
+    main()
