@@ -41,7 +41,7 @@ def make_record(
 ) -> Record:
     """Make the record of a decision; `expires_at` (ms) is 0 where nothing was reserved."""
     placement, over = plan.placements[ask.placement], decision.considered
-    places, chance = over.packed() if over is not None else (b"", b"")
+    places, chance = over.packed if over is not None else (b"", b"")
     return Record(
         uid=ask.uid,
         at=now,

@@ -52,17 +52,15 @@ class Pick(NamedTuple):
 class Distribution:
     """One rank's choice before it is drawn: who can be chosen, and with what chance."""
 
-    __slots__ = ("chance", "cumulative", "places")
+    __slots__ = ("chance", "cumulative", "packed", "places")
 
     def __init__(self, places: NDArray[np.intp], chance: Array) -> None:
         """Take places in the placement, ascending, and their chances."""
         self.places: list[int] = places.tolist()
         self.chance: list[float] = chance.tolist()
         self.cumulative = list(accumulate(self.chance))
-
-    def packed(self) -> tuple[bytes, bytes]:
-        """Return places as uint16 and chances as float32, as records keep them."""
-        return array("H", self.places).tobytes(), array("f", self.chance).tobytes()
+        self.packed = array("H", self.places).tobytes(), array("f", self.chance).tobytes()
+        """Places as uint16 and chances as float32, as records keep them."""
 
 
 def uniform(uid: str, purpose: str) -> float:

@@ -42,6 +42,8 @@ class Ranking(msgspec.Struct, frozen=True):
     """Offers that are too new for anything to be known of them; None where there are none."""
     remembered: dict[tuple[Mask, bool], Distribution]
     """Distributions by who is left and whether the choice is at random; a cache, not a state."""
+    packs: dict[Mask, bytes]
+    """What `packed` returned; likewise."""
 
     def distribution(self, left: Mask, *, at_random: bool) -> Distribution:
         """Return the distribution of the next rank over the candidates of the mask (not empty)."""
@@ -82,13 +84,19 @@ class Ranking(msgspec.Struct, frozen=True):
         """
         if not self.version:
             return b""
+        known = self.packs.get(of)
+        if known is not None:
+            return known
         table = self.scores.table
         if self.learned:
             table = np.vstack(
                 [table, *(np.broadcast_to(self.levers[name], table[0].shape) for name in LEARNED)]
             )
         part = table if of == self.everyone else table[:, place_array(of)]
-        return part.astype("<f4").tobytes()
+        if len(self.packs) >= _REMEMBERED:
+            self.packs.clear()
+        packed = self.packs[of] = part.astype("<f4").tobytes()
+        return packed
 
     def value(self, place: int) -> float:
         """Return what an accept of the offer is taken to be worth."""
@@ -123,6 +131,7 @@ def rank(
         learned=bool(learned),
         untried=untried,
         remembered={},
+        packs={},
     )
 
 

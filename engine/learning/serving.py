@@ -72,7 +72,9 @@ class _Fit:
             self.inputs.read(state, profile, context, placement.placement.name, now, known)
         )
         levers = self.levers.encode(state, profile, context, now, known)
-        key = b"".join([encoded.tobytes(), *(vector.tobytes() for vector in levers)])
+        key = encoded.tobytes()
+        if levers:
+            key += b"".join([vector.tobytes() for vector in levers])
         ranking = self.remembered.get(key)
         if ranking is None:
             scores = scores_of(*self.head.predict(encoded))

@@ -66,6 +66,7 @@ def ranked(mean: Sequence[float], deviation: Sequence[float], exploration: Explo
         learned=False,
         untried=None,
         remembered={},
+        packs={},
     )
 
 
