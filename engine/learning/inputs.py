@@ -2,10 +2,14 @@
 
 Serving and learning ask the same compiled reader, so a model learns from exactly what it scored with. The placement
 is always among the inputs: how well an offer does depends on where it is shown before it depends on anything else.
+
+Features are read to three significant digits: a model learns nothing from more, and what fades with every millisecond
+(`since`, `rate`) then stays the same for minutes, so that serving can remember what it worked out.
 """
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from math import floor, isfinite, log10
 from typing import Any, Final
 
 from engine.plan import Plan
@@ -59,7 +63,9 @@ class Inputs:
             value = held[place]
             if value is not None:
                 seen = known[name] if name in known else read(value, now)
-                if seen is not None:
+                if type(seen) is float:
+                    found[name] = rounded(seen)
+                elif seen is not None:
                     found[name] = seen
         for field, name in self._profile.items():
             told = profile.get(field)
@@ -70,6 +76,13 @@ class Inputs:
             if self._all_context or _matches(name, self._context):
                 found[name] = value
         return found
+
+
+def rounded(number: float) -> float:
+    """Return a number to three significant digits."""
+    if number == 0.0 or not isfinite(number):
+        return number
+    return round(number, 2 - floor(log10(abs(number))))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
