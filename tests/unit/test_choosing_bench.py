@@ -29,7 +29,8 @@ def test_ours_draws_by_the_probability_that_it_states() -> None:
 def test_the_model_has_learned_something_of_the_customers() -> None:
     plan = choosing.plan_of(10)
     known = choosing.customers(plan, 40, seed=4)
-    assert len({choosing.tact(plan, known, 5)(number) for number in range(40)}) > 10
+    chosen = choosing.tact(plan, known, 5)
+    assert len({chosen(number) for number in range(40)}) > 10
 
 
 def test_all_are_measured_in_one_run(capsys: pytest.CaptureFixture[str]) -> None:
