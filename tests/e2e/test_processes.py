@@ -18,7 +18,11 @@ from engine.adapters.processes import Program, Supervisor, spawn, stop_process
 from tests.conftest import is_gone
 
 _SUPERVISOR = """
-import os, sys
+import os, signal, sys
+if os.environ.get("HANGUP") != "ignored":  # whoever runs these tests under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+else:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 from engine.adapters.processes import ProcessFailure, Program, Supervisor
 say = lambda *words: os.write(1, (" ".join(words) + "\\n").encode())  # whole lines, whoever else writes
 part, layout, options = sys.argv[1], eval(sys.argv[2]), eval(sys.argv[3])
@@ -130,6 +134,19 @@ def test_a_signal_to_the_group_drains_each_part_once_last_stage_first(
     told.until("ready")
     os.killpg(told.process.pid, ending)
     assert told.rest() == (["down api SIGTERM", "down worker SIGTERM", "down store SIGTERM", "ended"], "")
+    assert told.process.returncode == 0
+
+
+def test_under_nohup_it_outlives_its_terminal(supervise: Supervise, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HANGUP", "ignored")
+    told = supervise([[("store", "lives")]])
+    first = told.pid_of("store")
+    told.until("ready")
+    os.killpg(told.process.pid, signal.SIGHUP)
+    os.kill(first, signal.SIGKILL)
+    assert told.pid_of("store") != first  # it is still there, and does its work
+    told.process.terminate()
+    told.until("down store SIGTERM")
     assert told.process.returncode == 0
 
 
