@@ -146,8 +146,8 @@ def test_under_nohup_it_outlives_its_terminal(supervise: Supervise, monkeypatch:
     os.kill(first, signal.SIGKILL)
     assert told.pid_of("store") != first  # it is still there, and does its work
     told.process.terminate()
-    told.until("down store SIGTERM")
-    assert told.process.returncode == 0
+    said, errors = told.rest()
+    assert (said[-2:], errors, told.process.returncode) == (["down store SIGTERM", "ended"], "", 0)
 
 
 def test_a_part_that_dies_is_started_again_and_the_others_stay(supervise: Supervise) -> None:
