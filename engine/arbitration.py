@@ -139,9 +139,9 @@ def _greatest(mean: Array, spread: Array, high: float) -> Array:
         steep = spread < width / (_STEP * GRID_MAX)
         further = (mean[steep, None] + spread[steep, None] * _STEEP).ravel()
         grid = np.sort(np.concatenate([grid, further[further > low]]))
-    standard = grid - mean[:, None]
-    standard /= spread[:, None]
-    below = normal_cdf(standard.astype(np.float32))  # row by offer, column by point
+    standard = (grid - mean[:, None]).astype(np.float32)
+    standard /= spread[:, None].astype(np.float32)
+    below = normal_cdf(standard)  # row by offer, column by point
     # The chance that the offer lies in a cell of the grid, times that all others lie below the cell's middle;
     # the first cell is everything below the grid.
     cell = below.copy()

@@ -4,6 +4,7 @@ Masks of a thousand offers are combined in some 50 ns, so what a decision costs 
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -27,10 +28,13 @@ def places_of(mask: Mask) -> list[int]:
     return places
 
 
+@lru_cache(maxsize=1024)
 def place_array(mask: Mask) -> NDArray[np.intp]:
-    """Return the places whose bits are set, ascending."""
+    """Return the places whose bits are set, ascending; the array is shared and cannot be written to."""
     bits = np.frombuffer(mask.to_bytes((mask.bit_length() + 7) // 8, "little"), dtype=np.uint8)
-    return np.unpackbits(bits, bitorder="little").nonzero()[0]
+    places = np.unpackbits(bits, bitorder="little").nonzero()[0]
+    places.flags.writeable = False
+    return places
 
 
 def mask_of(places: Iterable[int]) -> Mask:
