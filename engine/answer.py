@@ -71,6 +71,7 @@ def make_record(
         state=state,
         profile=profile or {},
         scored=decision.scored,
+        untried=_packed(decision.untried),
     )
 
 

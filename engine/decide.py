@@ -64,13 +64,17 @@ def decide(
     fates = tuple([fate for fate in sorted(dropped.items()) if fate[1]])
     if not alive:
         reason = STAGE_NAMES[fates[-1][0] if fates else _NO_CANDIDATES]
-        return Decision("none", reason, (), fates, tuple(blocks), nulls, None, FAR, version, scored)
+        return Decision(
+            "none", reason, (), fates, tuple(blocks), nulls, None, FAR, version, scored, ranked.untried
+        )
     slots = min(ask.limit, placement.placement.slots)
     considered, picks = ranked.choose(alive, ask.uid, slots, at_random=ask.at_random)
     chosen = tuple([_chosen(placement, ranked, pick, rank) for rank, pick in enumerate(picks, 1)])
     items = [placement.items[pick.place] for pick in picks]
     until = min(until, standing.yes_until(placement.channel, items))
-    return Decision("offer", None, chosen, fates, tuple(blocks), nulls, considered, until, version, scored)
+    return Decision(
+        "offer", None, chosen, fates, tuple(blocks), nulls, considered, until, version, scored, ranked.untried
+    )
 
 
 def _chosen(placement: PlacementPlan, ranked: Ranking, pick: Pick, rank: int) -> Chosen:

@@ -84,6 +84,8 @@ class Decision(msgspec.Struct, frozen=True):
     """Of the model that scored; empty where the marketer's priors did."""
     scored: bytes = b""
     """Where a model scored: propensity, low and high of each candidate that came so far, as little-endian float32."""
+    untried: Mask = 0
+    """Offers of the placement that the model knew too little of: they shared in the floor."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):
@@ -122,6 +124,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """The profile as it was, nulls left out."""
     scored: bytes = b""
     """As in `Decision`."""
+    untried: bytes = b""
+    """As in `Decision`, packed."""
     archived: str = ""
     """Where the whole record is: the file in the decision log that holds it. Empty while this is all of it."""
 
@@ -147,5 +151,6 @@ def stub(record: Record, archived: str) -> Record:
         state=b"",
         profile={},
         scored=b"",
+        untried=b"",
         archived=archived,
     )

@@ -37,6 +37,15 @@ def place_array(mask: Mask) -> NDArray[np.intp]:
     return places
 
 
+@lru_cache(maxsize=1024)
+def flags_of(mask: Mask, count: int) -> NDArray[np.bool_]:
+    """Return the mask as truths, one for each of `count` places; shared as `place_array` is."""
+    flags = np.zeros(count, dtype=bool)
+    flags[place_array(mask)] = True
+    flags.flags.writeable = False
+    return flags
+
+
 def mask_of(places: Iterable[int]) -> Mask:
     """Return the mask with these places set."""
     mask = 0

@@ -9,10 +9,9 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.arbitration import Distribution, Pick, distribution, draw, uniform_distribution
-from engine.masks import Mask, mask_of, place_array
+from engine.masks import Mask, flags_of, mask_of, place_array
 from engine.scoring import Array, Scores
 from policies.model import Arbitration
 from policies.priority import Priority
@@ -38,8 +37,8 @@ class Ranking(msgspec.Struct, frozen=True):
     """What the priority is made of beside the propensity."""
     learned: bool
     """Whether any lever was learned for this customer."""
-    untried: NDArray[np.bool_] | None
-    """Offers that are too new for anything to be known of them; None where there are none."""
+    untried: Mask
+    """Offers that are too new for anything to be known of them."""
     remembered: dict[tuple[Mask, bool], Distribution]
     """Distributions by who is left and whether the choice is at random; a cache, not a state."""
     packs: dict[Mask, bytes]
@@ -50,12 +49,11 @@ class Ranking(msgspec.Struct, frozen=True):
         known = self.remembered.get((left, at_random))
         if known is None:
             places = place_array(left)
+            new = flags_of(self.untried, len(self.priority)) if self.untried else None
             known = (
                 uniform_distribution(places)
                 if at_random
-                else distribution(
-                    self.priority, self.deviation, places, self.arbitration.exploration, self.untried
-                )
+                else distribution(self.priority, self.deviation, places, self.arbitration.exploration, new)
             )
             if len(self.remembered) >= _REMEMBERED:
                 self.remembered.clear()
@@ -110,7 +108,7 @@ def rank(
     arbitration: Arbitration,
     everyone: Mask,
     learned: Mapping[str, Array] = NOTHING,
-    untried: NDArray[np.bool_] | None = None,
+    untried: Mask = 0,
 ) -> Ranking:
     """Rank the offers by the policy's expression; `levers` are what it reads beside the propensity.
 

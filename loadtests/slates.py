@@ -17,6 +17,7 @@ from policies.model import Exploration, PolicySet
 
 Array = NDArray[np.float64]
 Whole = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Taken = frozenset[int]
 
 
@@ -24,10 +25,11 @@ class Situation:
     """One set of candidates with their priorities: every rank's chances, by what the ranks above have taken."""
 
     def __init__(
-        self, mean: Array, deviation: Array, alive: NDArray[np.bool_], drawing: Exploration | None
+        self, mean: Array, deviation: Array, alive: Flags, new: Flags, drawing: Exploration | None
     ) -> None:
-        """Arrays have one place an offer; without `drawing` the choice is even."""
+        """Arrays have one place an offer, `new` says who is untried; without `drawing` the choice is even."""
         self._mean, self._deviation, self._alive, self._drawing = mean, deviation, alive, drawing
+        self._new = new
         self._known: dict[Taken, Array] = {}
         self._earned: dict[Taken, float] = {}
 
@@ -40,7 +42,7 @@ class Situation:
             if self._drawing is None:
                 chances[places] = 1 / max(len(places), 1)
             elif len(places):
-                over = distribution(self._mean, self._deviation, places, self._drawing)
+                over = distribution(self._mean, self._deviation, places, self._drawing, self._new)
                 chances[over.places] = over.chance
             self._known[taken] = chances
         return self._known[taken]
@@ -90,11 +92,12 @@ def situations(
         mean, deviation, alive = (dense(log, offers, values) for values in priorities(log, policy))
         evenly = (log.group == "random") & groups
     mean, deviation = (np.where(alive & ~evenly[:, None], values, 0.0) for values in (mean, deviation))
-    keys = np.column_stack([segment, evenly, alive, mean, deviation])
+    new = dense(log, offers, log.untried)
+    keys = np.column_stack([segment, evenly, alive, new, mean, deviation])
     _, first, of = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     drawing = policy.arbitration.exploration if policy is not None else None
     each = [
-        Situation(mean[row], deviation[row], alive[row], None if evenly[row] else drawing)
+        Situation(mean[row], deviation[row], alive[row], new[row], None if evenly[row] else drawing)
         for row in first.tolist()
     ]
     return Situations(each, of.reshape(-1).astype(np.int64), segment[first])

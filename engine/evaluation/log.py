@@ -41,8 +41,9 @@ _NEEDED: Final = [
     "outcome_value",
     "opted_out",
     "responses",
+    "untried",
 ]
-_LATER: Final = ("alpha", "responses")
+_LATER: Final = ("alpha", "responses", "untried")
 """Columns that older logs lack."""
 
 
@@ -107,6 +108,8 @@ class Log(msgspec.Struct, frozen=True):
     """Candidates among which was chosen."""
     below: Flags
     """Candidates that only the threshold dropped."""
+    untried: Flags
+    """Candidates that the model knew so little of that they shared in the floor like the best."""
     factors: dict[str, Array]
     """`FACTORS`, one array each over all candidates."""
     responses: Responses
@@ -198,6 +201,7 @@ def _arrays(table: Any) -> Log:
         offer=offer,
         reached=~np.isnan(chance),
         below=np.isnan(chance) & pc.equal(field["stage"], "below_threshold").to_numpy(zero_copy_only=False),
+        untried=_untried(column["untried"], offers, row, offer),
         factors=factors,
         responses=_responses(column["responses"]),
         segments=column["segment"],
@@ -222,6 +226,15 @@ def _choices(column: Any, offers: tuple[str, ...], row: Whole, offer: Whole) -> 
     ranks = rank.to_numpy(zero_copy_only=False).astype(np.int64)
     by_rank = np.lexsort((ranks, whose))
     return Chosen(whose[by_rank], places[by_rank], ranks[by_rank], _numbers(probability)[by_rank])
+
+
+def _untried(column: Any, offers: tuple[str, ...], row: Whole, offer: Whole) -> Flags:
+    starts, name = _flattened(column)
+    whose = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    code = {known: place for place, known in enumerate(offers)}
+    named = np.array([code.get(one, -1) for one in name.to_pylist()], dtype=np.int64)
+    size = len(offers) + 1
+    return np.isin(row * size + offer, (whose * size + named)[named >= 0])
 
 
 def _responses(column: Any) -> Responses:

@@ -64,6 +64,10 @@ def row_of(
             for mark in marks
             if mark.type in YES and record.at <= mark.at <= record.at + plan.policy.attribution.accept_ms
         ],
+        "untried": [
+            plan.placements[record.placement].offers[place].id
+            for place in places_of(int.from_bytes(record.untried, "little"))
+        ],
     }
 
 

@@ -68,12 +68,14 @@ SCHEMA: Final = pa.schema(
         ("delivered", pa.bool_()),
         ("seen", pa.bool_()),
         ("responses", pa.list_(_RESPONSE)),
+        ("untried", pa.list_(pa.string())),
     ],
 )
 """One row a decision. `low` and `high` are the propensity at `alpha` deviations below and above it; `alpha` is
 the exploration setting of the policy that decided (null: taken to be the judged policy's own). `responses` are the
 customer's accepts and purchases within the attribution window, whether they named the decision or not: the one rule
-for everybody, the control group included (null: not recorded)."""
+for everybody, the control group included (null: not recorded). `untried` are the offers that the model knew so little
+of that they shared in the floor like the best (null: none)."""
 FIRST: Final = SCHEMA.names.index("responses")
 """Columns that every file has; the ones behind them came later."""
 KEPT: Final = pa.schema([*SCHEMA, ("record", pa.binary())])

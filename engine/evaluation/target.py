@@ -175,11 +175,11 @@ def of_policy(policy: PolicySet) -> Chances:
 
     def chances(log: Log) -> Array:
         mean, deviation, alive = priorities(log, policy)
-        return _chosen(log, mean, deviation, alive, exploration)
+        return _first(log, mean, deviation, alive, exploration)
 
     def further(log: Log) -> Array:
         mean, deviation, alive = priorities(log, policy)
-        return _chosen_further(log, mean, deviation, alive, exploration)
+        return _later(log, mean, deviation, alive, exploration)
 
     return Chances(chances, further)
 
@@ -195,7 +195,7 @@ def _scaled_up(log: Log, chances: Array) -> Array:
     return np.where(some, np.minimum(chance / np.where(some, left, 1.0), 1.0), np.nan)
 
 
-def _chosen(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: Exploration) -> Array:
+def _first(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: Exploration) -> Array:
     chances = np.zeros(len(mean))
     places = np.flatnonzero(alive)
     bounds = np.searchsorted(places, log.starts)
@@ -205,17 +205,18 @@ def _chosen(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: 
         if begin == end:
             continue
         here = places[begin:end]
-        key = mean[here].tobytes() + deviation[here].tobytes()
+        new = log.untried[here]
+        key = mean[here].tobytes() + deviation[here].tobytes() + new.tobytes()
         share = remembered.get(key)
         if share is None:
-            share = _shares(mean[here], deviation[here], exploration)
+            share = _shares(mean[here], deviation[here], new, exploration)
             if len(remembered) < _REMEMBERED:
                 remembered[key] = share
         chances[here] = share
     return chances
 
 
-def _chosen_further(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: Exploration) -> Array:
+def _later(log: Log, mean: Array, deviation: Array, alive: Flags, exploration: Exploration) -> Array:
     """Return the chance of each chosen candidate after the first of its decision, among those not chosen above it."""
     found = np.full(len(log.chosen[0]), np.nan)
     left = alive.copy()
@@ -224,15 +225,15 @@ def _chosen_further(log: Log, mean: Array, deviation: Array, alive: Flags, explo
             here = np.arange(log.starts[row], log.starts[row + 1])
             here = here[left[here]]
             if len(here):
-                shares = _shares(mean[here], deviation[here], exploration)
+                shares = _shares(mean[here], deviation[here], log.untried[here], exploration)
                 found[entry] = shares[here == place].sum()
         left[place] = False
     return found
 
 
-def _shares(mean: Array, deviation: Array, exploration: Exploration) -> Array:
+def _shares(mean: Array, deviation: Array, new: Flags, exploration: Exploration) -> Array:
     """Return the chance of each of the candidates, which are all that there are."""
     shares = np.zeros(len(mean))
-    over = distribution(mean, deviation, np.arange(len(mean)), exploration)
+    over = distribution(mean, deviation, np.arange(len(mean)), exploration, new)
     shares[over.places] = over.chance
     return shares

@@ -9,12 +9,15 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from engine.adapters.connection import StoreUnavailable
 from engine.adapters.store import Store, as_bytes
 from engine.learning.inputs import Inputs
 from engine.learning.levers import Levers, compile_head, untried
 from engine.learning.outcomes import Head
 from engine.learning.snapshot import BadSnapshot, Snapshot, unpack
+from engine.masks import mask_of
 from engine.plan import PlacementPlan, Plan
 from engine.ranking import Ranking, rank
 from engine.scoring import scores_of
@@ -52,7 +55,8 @@ class _Fit:
         offers = [offer.id for offer in placement.offers]
         head = heads[model.head]
         self.head = compile_head(head, offers, starts, plan.policy.arbitration.exploration.alpha)
-        self.untried = untried(head, offers)
+        new = untried(head, offers)
+        self.untried = mask_of(np.flatnonzero(new).tolist()) if new is not None else 0
         self.inputs = Inputs(plan, model)
         self.levers = Levers(plan, placement, heads)
         self.remembered: dict[bytes, Ranking] = {}

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -14,6 +16,7 @@ from engine.decision import DECODER, ENCODER, Record
 from engine.evaluation.export import export
 from engine.evaluation.files import BadLog
 from engine.evaluation.log import read
+from engine.evaluation.target import of_policy
 from engine.ids import split_id
 from engine.plan import compile_plan
 from engine.trail import ARCHIVED, LEARNED
@@ -210,6 +213,29 @@ def test_what_the_control_group_buys_is_in_the_log_by_the_same_rule_as_what_othe
     log = read(archive.folder)
     assert len(log.responses.row) == 8
     assert log.responses.known.all()
+
+
+def test_the_log_knows_who_was_new_so_the_policy_that_decided_is_judged_as_it_chose(
+    world: World, archive: Archive
+) -> None:
+    exploring = "arbitration: {priority: propensity, exploration: {alpha: 0.01, floor: 20%}}\n"
+    policy = load_files(FILES | {"policy.yaml": FILES["policy.yaml"] + exploring}).policy
+    world.run(world.one.plans.activate(compile_plan(policy)))
+    for number in range(70):  # at the till there are only boots: they are known by then
+        world.event("accept" if number % 3 else "reject", world.decide(f"c{number}", "till"), f"c{number}")
+    world.learn()
+    world.run(world.learner.publish(0.0))
+    world.run(world.one.models.refresh())
+    for number in range(5):
+        world.event("accept", world.decide(f"k{number}"), f"k{number}")
+    archived(world, archive)
+    assert [row["untried"] for row in rows(archive.folder)[-5:]] == [["socks", "hat"]] * 5
+    log = read(archive.folder)
+    home = log.placement[log.row] == "home"
+    judged = of_policy(policy)(log)
+    assert judged[home] == pytest.approx(log.factors["chance"][home], abs=1e-5)
+    even = msgspec.structs.replace(log, untried=np.zeros_like(log.untried))
+    assert of_policy(policy)(even)[home] != pytest.approx(judged[home], abs=0.05)
 
 
 def closes(world: World, archive: Archive, *decision_ids: str) -> None:

@@ -77,7 +77,7 @@ def test_what_a_message_earns_is_the_sum_over_all_ways_to_draw_it() -> None:
     rng = np.random.default_rng(SEED)
     mean, deviation, drawing = rng.normal(1, 0.3, 6), rng.uniform(0.1, 0.5, 6), Exploration()
     rates, shares = rng.uniform(0, 0.3, 6), (0.9, 0.6, 0.4)
-    situation = Situation(mean, deviation, np.ones(6, dtype=bool), drawing)
+    situation = Situation(mean, deviation, np.ones(6, dtype=bool), np.zeros(6, dtype=bool), drawing)
     expected = 0.0
     for drawn in permutations(range(6), 3):
         chance, left = 1.0, list(range(6))

@@ -64,7 +64,7 @@ def ranked(mean: Sequence[float], deviation: Sequence[float], exploration: Explo
         arbitration=arbitration,
         levers={},
         learned=False,
-        untried=None,
+        untried=0,
         remembered={},
         packs={},
     )
