@@ -60,6 +60,9 @@ AT_TILL: Final = 8
 STATED_OFF: Final = {"rank 1": 1e-6, "rank 2": 0.01, "rank 3": 0.01}
 """How far a stated chance may be off: that of rank 1 is on the log, as float32; the others are worked out again from
 scores that the log keeps as float32, by a quadrature that is exact to 0.01."""
+CARRIES: Final = 500.0
+"""Effective decisions from which on an interval of 99.9 % is one: of fewer, with the few large weights that messages of
+three offers have, the standard error itself is a guess. All are reported, these alone can fail a run."""
 console = Console(stderr=True, highlight=False)
 
 
@@ -275,8 +278,12 @@ def complaints(found: dict[str, Any]) -> list[str]:
     said = [
         f"the truth of '{name}' is outside the 99.9 % interval: {one['errors_off']:+.2f} standard errors"
         for name, one in found["estimates"].items()
-        if not one["inside_99.9"]
+        if not one["inside_99.9"] and one["effective"] >= CARRIES
     ]
+    if sum(one["effective"] >= CARRIES for one in found["estimates"].values()) < 2:
+        said.append(
+            "the log has too little overlap with the judged policies for their intervals to mean anything"
+        )
     first = [one for one in found["estimates"].values() if one["first_only"]]
     inside, blocks = (sum(one[key] for one in first) for key in ("blocks_inside_95", "blocks"))
     if blocks and stats.binom.cdf(inside, blocks, 0.95) < 1e-4:

@@ -9,7 +9,7 @@ import pytest
 from engine.arbitration import distribution
 from loadtests import stated
 from loadtests.slates import Situation
-from loadtests.truth import complaints, measure
+from loadtests.truth import CARRIES, complaints, measure
 from policies.model import Exploration
 
 SEED = 5
@@ -23,6 +23,9 @@ def found() -> dict[str, Any]:
 
 def test_the_log_of_a_running_engine_says_the_truth(found: dict[str, Any]) -> None:
     assert complaints(found) == []
+    assert {"even", "other weights"} <= {
+        name for name, one in found["estimates"].items() if one["effective"] >= CARRIES
+    }
     assert found["models"] > 1  # the policy changed while it ran
 
 
