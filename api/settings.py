@@ -35,6 +35,25 @@ SETTINGS: Final = (
         "96",
         "requests that one API process works on at a time; one more is answered 503 at once; 0 for no limit",
     ),
+    Setting(
+        "TACT_KAFKA",
+        "",
+        "brokers that events go through, host:port[,host:port...]; empty: through the store's own journal",
+    ),
+    Setting("TACT_KAFKA_PARTITIONS", "16", "partitions of the topic of events; fixed once it is made"),
+    Setting("TACT_KAFKA_COPIES", "1", "brokers that keep each event; 3 on a cluster of three or more"),
+    Setting("TACT_KAFKA_RETENTION", "7d", "how long Kafka keeps events: the longest that workers may be away"),
+    Setting(
+        "TACT_WORKER",
+        "",
+        "name of this feature worker, the same after a restart: it then gets its partitions back at once",
+    ),
+    Setting("TACT_METRICS_PORT", "", "loopback port on which a worker serves /metrics; empty: none"),
+    Setting(
+        "TACT_DRAIN_S",
+        "0",
+        "seconds for which a stopping API says on /readyz that it leaves, still answering, before it goes",
+    ),
     Setting("TACT_LOG", "warning", "least level that is logged: debug, info, warning or error"),
 )
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
