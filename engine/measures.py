@@ -1,0 +1,44 @@
+"""What a process counts of its own work, for `/metrics`: plain numbers, made into metrics only when they are read."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+
+class Histogram:
+    """How many observations lie up to each bound, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Take ascending bounds; one more count is kept of what lies beyond them all."""
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value, or `times` equal ones."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
+EVENTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+class FoldMeasures:
+    """What a feature worker counts."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.batches = Histogram(EVENTS)
+        """Events a batch."""
+        self.visible = Histogram(SECONDS)
+        """Seconds from an event's acceptance until its features could be read."""
+        self.visible_since_occurred = Histogram(SECONDS)
+        """The same since it occurred."""
+        self.quarantined: Counter[str] = Counter()
+        """Events and unreadable entries in the quarantine, by the kind of reason."""
+        self.lag: dict[str, int] = {}
+        """Entries of each source (a partition) that wait to be folded."""
