@@ -12,6 +12,7 @@ from engine.checking import Checking
 from engine.contacts import Contacts
 from engine.customers import Customers
 from engine.deciding import Deciding
+from engine.folding import Folding
 from engine.journal import Journal
 from engine.learning.serving import Models
 from engine.people import People
@@ -38,7 +39,8 @@ class Engine:
         self.contacts = Contacts(self.customers, self.plans)
         self.people = People(self.customers, self.plans)
         self.journal = Journal(self.customers, self.plans)
-        self.worker = Worker(self.customers, self.plans)
+        self.folding = Folding(self.customers, self.plans)
+        self.worker = Worker(self.folding)
         self._prefix = os.urandom(9).hex()
         self._counter = count()
 

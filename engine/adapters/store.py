@@ -237,6 +237,16 @@ class Store:
 
     async def save(self, save: Save) -> Committed:
         """Write the outcome of a fold or a merge if the customer is still as it was loaded (G12)."""
+        return (await self.save_many((save,)))[0]
+
+    async def save_many(self, saves: Sequence[Save]) -> list[Committed]:
+        """Write outcomes on many customers, each for itself."""
+        if not saves:
+            return []
+        replies = await self.connection.pipeline([self._saving(save) for save in saves])
+        return [_committed(reply) for reply in replies]
+
+    def _saving(self, save: Save) -> Command:
         keys = [f"{{{save.tag}}}", POLICY, TRAIL, *(key for key, _, _, _ in save.outcomes)]
         args: list[Argument] = [
             save.facts_version,
@@ -252,8 +262,7 @@ class Store:
         for change in save.settled:
             keys.extend(change.quota.keys)
             args.extend((change.member, change.quota.amount, change.quota.period))
-        reply = as_list(await self.connection.call("EVALSHA", self._fold, len(keys), *keys, *args))
-        return Committed(_CODES[as_int(reply[0])], as_int(reply[1]))
+        return ("EVALSHA", self._fold, len(keys), *keys, *args)
 
     async def steps(self, after: str, count: int) -> list[tuple[str, Step | None]]:
         """Return up to `count` steps of the trail behind a position, each with its own; None for a damaged one."""

@@ -604,14 +604,14 @@ def test_an_event_under_way_while_two_customers_merge_reaches_the_survivor_once(
     world.append(world.event(survivor, "page_view"), world.event(merged, "page_view"))
     world.fold()
     world.append(world.event(whose, "page_view"))
-    other, save, merges = world.open(), Store.save, iter([1])
+    other, save, merges = world.open(), Store.save_many, iter([1])
 
     async def save_after_a_merge(self: Store, *args: Any) -> Any:
         if self is world.one.store and next(merges, None):
             await other.people.link(survivor, "cookie", "abc")
         return await save(self, *args)
 
-    monkeypatch.setattr(Store, "save", save_after_a_merge)
+    monkeypatch.setattr(Store, "save_many", save_after_a_merge)
     world.fold()
     assert next(merges, None) is None
     assert world.feature(survivor) == world.feature(merged) == 3
@@ -1095,7 +1095,7 @@ def test_an_event_that_cannot_be_applied_is_set_aside_and_the_rest_goes_on(
             raise ZeroDivisionError("no")
         return apply(catalogue, customer, event, **more)
 
-    monkeypatch.setattr("engine.worker.apply", failing)
+    monkeypatch.setattr("engine.folding.apply", failing)
     world.append(
         world.event("c1", "page_view"),
         world.event("c1", "page_view", event_id="bad"),
@@ -1167,7 +1167,7 @@ def test_an_impression_spends_the_capacity_of_its_channel(world: World) -> None:
 def test_a_fold_that_meets_another_policy_is_done_again_by_that_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, switched = Store.save, iter([1])
+    save, switched = Store.save_many, iter([1])
     plan = compile_plan(load_files(OTHER).policy)
     other = world.open()
 
@@ -1176,7 +1176,7 @@ def test_a_fold_that_meets_another_policy_is_done_again_by_that_one(
             await other.plans.activate(plan)
         return await save(self, *args)
 
-    monkeypatch.setattr(Store, "save", save_after_an_activation)
+    monkeypatch.setattr(Store, "save_many", save_after_an_activation)
     world.append(world.event("c1", "page_view"))
     world.fold()
     assert world.feature("c1") == 1
