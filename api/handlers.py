@@ -33,6 +33,8 @@ class Handlers:
     def __init__(self, engine: Engine) -> None:
         """Take the wired engine."""
         self.engine = engine
+        self.leaving = False
+        """Whether this process is about to stop: it still answers, but nobody should begin to ask it."""
 
     # ------------------------------------------------------------------ decide
 
@@ -227,7 +229,9 @@ class Handlers:
     async def ready(self, call: Call) -> Reply:
         """`GET /readyz`."""
         call.query()
-        state = {"store": "ok", "policy": "ok", "worker": "ok"}
+        if self.leaving:
+            return answer({"status": "draining", "dependencies": {}}, 503)
+        state = {"store": "ok", "policy": "ok", "worker": "ok", "events": self.engine.journal.fault() or "ok"}
         try:
             _, version = await self.engine.store.clock()
             if not version:
@@ -236,7 +240,7 @@ class Handlers:
                 state["worker"] = "silent: features and suppressing events lag behind"
         except Exception as error:  # noqa: BLE001  # whatever it is, we are not ready, and say why
             state["store"] = f"away: {error}"
-            state["policy"] = state["worker"] = "unknown"
+            state |= dict.fromkeys(("policy", "worker", "events"), "unknown")
         whole = all(value == "ok" for value in state.values())
         serving = state["store"] == "ok" and state["policy"] == "ok"
         return answer(

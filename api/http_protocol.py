@@ -47,6 +47,13 @@ class Limits:
     at_once_max: int = 0
 
 
+class Shared(ServerState):
+    """What all connections of a server share."""
+
+    leaving = False
+    """Whether each answer is the last one of its connection, so that clients go elsewhere."""
+
+
 class _Phase(Enum):
     """How far the newest request has been received."""
 
@@ -74,11 +81,12 @@ class HardenedProtocol(AdmittingProtocol):
         places: Places,
         find: Find,
         config: Config,
-        server_state: ServerState,
+        server_state: Shared,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(places, find, config, server_state, app_state, _loop)
+        self._shared = server_state
         self._limits = limits
         self._line_max = limits.request_line_max
         self._chunk = 0  # bytes of the piece being parsed
@@ -128,6 +136,8 @@ class HardenedProtocol(AdmittingProtocol):
         if self._head_seen + self._chunk > self._line_max:  # else nothing can be too long
             self._check_head()
         AdmittingProtocol.on_headers_complete(self)  # on the ordinary path even super() counts
+        if self._shared.leaving:
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Watch the time of being idle: one timer a connection, not one an answer."""

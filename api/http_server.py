@@ -1,15 +1,21 @@
-"""uvicorn (uvloop, httptools) on an inherited socket, hardened by `http_protocol`, with a bounded drain.
+"""uvicorn (uvloop, httptools) on an inherited socket, hardened by `http_protocol`, with a notice and a bounded drain.
 
 One listening socket serves all worker processes: one queue, and while a worker restarts clients wait in it
 instead of being refused. No access log and no Server or Date header: they cost time and nobody reads them.
+
+Whoever stops gives notice first: for a time it tells balancers that it leaves, while it takes connections and answers
+as before, each answer with `Connection: close`, so that nobody is left with a connection that is closed on a request.
+Only then does it stop listening, finish what is under way, and end.
 """
 
 import asyncio
 import contextlib
 import errno
+import math
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -19,7 +25,7 @@ import uvloop
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 
-from api.http_protocol import HardenedProtocol, Limits
+from api.http_protocol import HardenedProtocol, Limits, Shared
 from api.overload import Places
 from api.whole import Find
 
@@ -77,9 +83,12 @@ def serve(
     find: Find = lambda _method, _target: None,
     limits: Limits | None = None,
     drain_s: float = 10.0,
+    notice_s: float = 0.0,
+    on_notice: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way within `drain_s` seconds and return.
 
+    With `notice_s`, the signal calls `on_notice`, and serving goes on for so many seconds or until a second signal.
     `find` gives the answer of a hot route, which is then asked past ASGI where a request is small and ordinary.
     Runs its own event loop, in the main thread. SystemExit(3) when the application's lifespan fails to start.
     """
@@ -100,11 +109,19 @@ def serve(
         timeout_graceful_shutdown=cast("int", drain_s),
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Server(config).serve(list(sockets)))
+        runner.run(_Server(config, notice_s, on_notice).serve(list(sockets)))
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which ends normally after a signal: a drained stop is no failure and no traceback."""
+    """uvicorn's server, which gives notice and ends normally: a drained stop is no failure and no traceback."""
+
+    def __init__(self, config: Config, notice_s: float, on_notice: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.server_state = self._shared = Shared()
+        self._notice_s = notice_s
+        self._on_notice = on_notice
+        self._signalled = False
+        self._leave_at = math.inf
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -116,4 +133,14 @@ class _Server(uvicorn.Server):
                 signal.signal(one, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # signal's signature
-        self.should_exit = True  # a repeated signal changes nothing: the drain is bounded
+        if self._signalled or not self._notice_s:
+            self.should_exit = True  # once more changes nothing: the drain is bounded
+        self._signalled = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is due ten times a second; tell whether to stop listening."""
+        if self._signalled and not self._shared.leaving:
+            self._shared.leaving = True
+            self._leave_at = time.monotonic() + self._notice_s
+            self._on_notice()
+        return await super().on_tick(counter) or time.monotonic() >= self._leave_at

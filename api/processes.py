@@ -9,6 +9,7 @@ import gc
 import ipaddress
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -26,6 +27,10 @@ from engine.runtime import Engine, open_engine
 from policies.loader import load_dir
 
 READY_S: Final = 5.0
+NOTICE_MAX_S: Final = 5.0
+DRAIN_S: Final = 10.0
+END_S: Final = 14.5
+"""How long a stopping API may take, notice and drain together: within 15 s it has ended."""
 
 
 class Refused(Exception):  # the sentence is what matters
@@ -77,6 +82,21 @@ def at_once_setting() -> int:
     return int(text)
 
 
+def notice_setting() -> float:
+    """Return TACT_DRAIN_S, or refuse with the way out."""
+    text = setting("TACT_DRAIN_S")
+    try:
+        notice_s = float(text)
+    except ValueError:
+        notice_s = math.nan
+    if not 0 <= notice_s <= NOTICE_MAX_S:
+        raise Refused(
+            f"TACT_DRAIN_S is '{text}': set it to a number of seconds from 0 to {NOTICE_MAX_S:g}, as finishing what is "
+            f"under way takes up to {DRAIN_S:g} s more, and everything ends within 15 s"
+        )
+    return notice_s
+
+
 def run_api() -> None:
     """Serve the API of one process until SIGTERM or SIGINT."""
     from api.app import App  # noqa: PLC0415  # neither the supervisor nor the worker needs the web framework
@@ -84,6 +104,7 @@ def run_api() -> None:
 
     url = store_url()
     limits = Limits(at_once_max=at_once_setting())
+    notice_s = notice_setting()
     descriptor = setting("TACT_LISTEN_FD")
     if descriptor:
         listener = socket.socket(fileno=int(descriptor))
@@ -111,9 +132,22 @@ def run_api() -> None:
         calm_collector()
         return engine
 
+    app = App(opened)
+
+    def leaving() -> None:
+        if app.handlers is not None:
+            app.handlers.leaving = True
+
     try:
-        app = App(opened)
-        serve(cast("Any", app), [listener], find=app.hot, limits=limits)
+        serve(
+            cast("Any", app),
+            [listener],
+            find=app.hot,
+            limits=limits,
+            drain_s=min(DRAIN_S, END_S - notice_s),
+            notice_s=notice_s,
+            on_notice=leaving,
+        )
     except SystemExit:
         if failures:
             raise failures[0] from None

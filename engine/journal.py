@@ -78,6 +78,10 @@ class Journal:
         if consents:
             await asyncio.gather(*(self._bind(event) for event in consents))
 
+    def fault(self) -> str:
+        """Say why events cannot be made durable now; empty where nothing beside the store is in the way."""
+        return ""
+
     async def _bind(self, event: Event) -> None:
         async with self.customers.lane(self.customers.tag(event.customer_id)):
             held = await self.customers.load(event.customer_id)

@@ -69,8 +69,8 @@ async def app(scope, receive, send):
         return await send({"type": "http.response.body", "body": b""})
     await answer(send, scope["method"].encode() + b" " + body)
 
-number, limits, drain_s, hot = (eval(argument) for argument in sys.argv[1:])
-serve(app, [socket.socket(fileno=number)], find=find, limits=Limits(**limits), drain_s=drain_s)
+number, limits, drains, hot = (eval(argument) for argument in sys.argv[1:])
+serve(app, [socket.socket(fileno=number)], find=find, limits=Limits(**limits), **drains)
 """
 
 _POST = b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b"
@@ -83,13 +83,15 @@ _STREAM = (
 class Served:
     """A server process and the address that it serves."""
 
-    def __init__(self, limits: dict[str, float], drain_s: float, *, hot: bool, workers: int = 1) -> None:
+    def __init__(
+        self, limits: dict[str, float], drains: dict[str, float], *, hot: bool, workers: int = 1
+    ) -> None:
         with bind("127.0.0.1", 0) as listener:
             self.address = listener.getsockname()
             number = listener.fileno()
             self.processes = [
                 subprocess.Popen(
-                    [sys.executable, "-c", _SERVER, str(number), repr(limits), str(drain_s), str(hot)],
+                    [sys.executable, "-c", _SERVER, str(number), repr(limits), repr(drains), str(hot)],
                     pass_fds=[number],
                     stderr=subprocess.PIPE,
                 )
@@ -157,8 +159,9 @@ def hot(request: pytest.FixtureRequest) -> bool:
 def serve(hot: bool) -> Iterator[Serve]:
     started: list[Served] = []
 
-    def start(*, drain_s: float = 10, workers: int = 1, **limits: float) -> Served:
-        started.append(Served(limits, drain_s, hot=hot, workers=workers))
+    def start(*, drain_s: float = 10, notice_s: float = 0, workers: int = 1, **limits: float) -> Served:
+        drains = {"drain_s": drain_s, "notice_s": notice_s}
+        started.append(Served(limits, drains, hot=hot, workers=workers))
         return started[-1]
 
     yield start
@@ -171,7 +174,7 @@ def serve(hot: bool) -> Iterator[Serve]:
 @pytest.fixture(scope="module")
 def served(hot: bool) -> Iterator[Served]:
     """A server with the ordinary limits, which must have nothing to complain of in the end."""
-    served = Served({}, drain_s=10, hot=hot)
+    served = Served({}, {}, hot=hot)
     yield served
     assert served.end(signal.SIGTERM) == [(0, b"")]
 
@@ -451,6 +454,39 @@ def test_a_signal_finishes_what_is_under_way_and_ends_well(serve: Serve, tmp_pat
     assert answer.endswith(b"slow")
     assert b"connection: close" in answer
     assert served.end(signal.SIGINT) == [(0, b"")]
+
+
+def test_after_a_signal_each_answer_is_the_last_of_its_connection_until_a_second_signal(
+    serve: Serve, tmp_path: Path
+) -> None:
+    served = serve(notice_s=60)
+    gate = tmp_path / "gate"
+    with served.connect() as kept, served.connect() as waiting:
+        kept.sendall(_POST % (1, b"a"))
+        until(kept, b"POST a")
+        waiting.sendall(slow(gate))
+        eventually(Path(f"{gate}.begun").exists)
+        served.processes[0].send_signal(signal.SIGTERM)
+        eventually(lambda: b"connection: close" in asked_once(served))
+        kept.sendall(_POST % (1, b"b"))
+        last = everything(kept)
+        gate.touch()
+        until(waiting, b"slow")
+    assert (last[-6:], b"connection: close" in last) == (b"POST b", True)
+    assert served.end(signal.SIGTERM) == [(0, b"")]
+
+
+def asked_once(served: Served) -> bytes:
+    """The head and body of one answer on a connection of its own."""
+    with served.connect() as client:
+        client.sendall(_POST % (1, b"c"))
+        return until(client, b"POST c")
+
+
+def test_the_time_of_notice_ends_by_itself(serve: Serve) -> None:
+    served = serve(notice_s=0.2)
+    asked_once(served)
+    assert served.end(signal.SIGTERM) == [(0, b"")]
 
 
 def test_what_does_not_finish_is_cut_off_after_the_drain(serve: Serve, tmp_path: Path) -> None:
