@@ -27,7 +27,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install  ## start everything with the retail example, send sample events, show a decision, serve
 	$(BIN)/python -m loadtests.tour --port $(PORT) --data $(DATA)
 
-run-distributed: install  ## the processes of docker-compose.yml without containers: two APIs, worker, learner, archive
+run-distributed: install  ## the services of docker-compose.yml without containers: Kafka, Valkey, two APIs, workers
 	$(BIN)/python -m loadtests.distributed --data $(DATA)/distributed
 
 test: install  ## all tests, with branch coverage of engine, policies and features

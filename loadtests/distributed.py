@@ -2,13 +2,15 @@
 
 The file itself is read: its commands, settings, environment and order of start are the ones that run here, so the two
 cannot drift apart. Only what a container gives is put in its place: the paths of volumes become folders under DATA,
-`tact` and `valkey-server` are this checkout's own, and images of others (Prometheus) are left out. Ports are set by the
-same variables: `API_1_PORT=8090 make run-distributed`. Services that are named start alone, as with `--no-deps`.
+`tact` and `valkey-server` are this checkout's own, Kafka runs from its published jars (a JDK, and Maven once), and
+Prometheus is left out. Ports are set by the same variables: `API_1_PORT=8090 make run-distributed`. Services that are
+named start alone, as with `--no-deps`; a store or a Kafka that STORE_URL or KAFKA_BROKERS names is not started here.
 """
 
 import argparse
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,11 +24,19 @@ from api.processes import answers
 from api.remote import RemoteFailure, ask
 from engine.adapters.processes import Part, ProcessFailure, Program, Supervisor, spawn
 from engine.adapters.server import ValkeyServer
+from loadtests.kafka.cluster import record_classes
+from loadtests.kafka.image import Broker, ports_of
+from loadtests.kafka.jars import KafkaMissing, find
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 COMPOSE: Final = ROOT / "docker-compose.yml"
 STORE: Final = "valkey"
+KAFKA: Final = "kafka"
+ELSEWHERE: Final = {STORE: "STORE_URL", KAFKA: "KAFKA_BROKERS"}
+"""The variable that names such a service elsewhere."""
 OURS: Final = "tact:"
+END_S: Final = 14.0
+"""Within this time of Ctrl-C all has ended: the APIs say for 3 s that they leave, and drain for up to 10 s."""
 FIRST_POLICY_S: Final = 8.0
 """What is left of the 15 s in which Ctrl-C ends everything is for the drain."""
 _VARIABLE: Final = re.compile(r"\$\{(\w+):-([^${}]*)\}")
@@ -103,18 +113,27 @@ def _place(value: str, service: Service, data: Path) -> str | Path:
     return data / service.folders[value] if value in service.folders else value
 
 
+def ports(service: Service) -> list[str]:
+    """Return the ports on which a service listens."""
+    words = service.command
+    return [
+        *(
+            service.environment[name]
+            for name in ("TACT_PORT", "TACT_METRICS_PORT")
+            if name in service.environment
+        ),
+        *(words[words.index("--port") + 1 :][:1] if "--port" in words else ()),
+        *(map(str, ports_of(service.environment)) if service.name == KAFKA else ()),
+    ]
+
+
 def taken_ports(services: Iterable[Service]) -> list[str]:
     """Return the ports of these services on which somebody listens already, or which two of them share."""
     taken = []
     with ExitStack() as held:
-        for service in services:
-            words = service.command
-            port = service.environment.get("TACT_PORT") or (
-                words[words.index("--port") + 1] if "--port" in words else ""
-            )
+        for port in (port for service in services for port in ports(service)):
             try:
-                if port:
-                    held.enter_context(socket.create_server(("127.0.0.1", int(port))))
+                held.enter_context(socket.create_server(("127.0.0.1", int(port))))
             except OSError:
                 taken.append(port)
     return taken
@@ -193,38 +212,65 @@ def _announce(urls: Sequence[str], data: Path) -> None:
     )
 
 
+def chosen(
+    services: Mapping[str, Service], names: Sequence[str], environment: Mapping[str, str]
+) -> dict[str, Service]:
+    """Return the services to start: those named, else all that are ours or not elsewhere; Refused."""
+    found = {
+        name: service
+        for name, service in services.items()
+        if (name in names if names else not service.profiles and not environment.get(ELSEWHERE.get(name, "")))
+        and (name in ELSEWHERE or service.image.startswith(OURS))
+    }
+    if missing := sorted(set(names) - set(found)):
+        raise Refused(f"docker-compose.yml has no service to run here called {', '.join(missing)}")
+    return found
+
+
 def run(names: Sequence[str], data: Path, environment: Mapping[str, str]) -> None:
     """Run the named services, all of ours unless any is named, until a signal; ProcessFailure, Refused."""
-    described = read_services(COMPOSE.read_text(), environment)
-    chosen = {
-        name: service
-        for name, service in described.items()
-        if (name in names if names else not service.profiles)
-        and (name == STORE or service.image.startswith(OURS))
-    }
-    if missing := sorted(set(names) - set(chosen)):
-        raise Refused(f"docker-compose.yml has no service to run here called {', '.join(missing)}")
+    text = COMPOSE.read_text()
+    described = read_services(text, environment)
+    started = chosen(described, names, environment)
     urls = [
         f"http://{service.environment['TACT_HOST']}:{service.environment['TACT_PORT']}"
-        for service in chosen.values()
+        for service in started.values()
         if "TACT_PORT" in service.environment
     ]
     first = next(service for service in described.values() if service.profiles)
-    parts: list[list[Part]] = [
-        [
-            Store(service, data)
-            if service.name == STORE
-            else Lasting(service.name, tact_command(service), tact_environment(service, data))
-            for service in stage
-        ]
-        for stage in stages(chosen)
-    ]
-    for port in taken_ports(chosen.values()):
-        raise Refused(f"port {port} is in use: choose others with STORE_PORT, API_1_PORT and API_2_PORT")
+    for port in taken_ports(started.values()):
+        raise Refused(f"port {port} is in use: choose others with {', '.join(port_variables(text))}")
+    parts = [[_part(service, data, environment) for service in stage] for stage in stages(started)]
     os.chdir(ROOT)  # the file's paths are relative to it, as they are to the image's working folder
-    Supervisor(parts, report=lambda sentence: print(sentence, file=sys.stderr, flush=True)).run(
-        Opening(urls, first, data)
-    )
+    Supervisor(parts, report=_say, budget_s=END_S).run(Opening(urls, first, data))
+
+
+def port_variables(text: str) -> list[str]:
+    """Return the variables by which a compose file lets its ports be chosen, in its own order."""
+    return list(dict.fromkeys(name for name, _ in _VARIABLE.findall(text) if name.endswith("_PORT")))
+
+
+def _part(service: Service, data: Path, environment: Mapping[str, str]) -> Part:
+    """Return what runs a service."""
+    if service.name == STORE:
+        return Store(service, data)
+    if service.name == KAFKA:
+        return _kafka(service, data, environment)
+    return Lasting(service.name, tact_command(service), tact_environment(service, data))
+
+
+def _kafka(service: Service, data: Path, environment: Mapping[str, str]) -> Broker:
+    """Return the broker of the file, its jars fetched if they never were."""
+    try:
+        kafka = find(environment, report=_say, variable=ELSEWHERE[KAFKA])
+    except KafkaMissing as missing:
+        raise Refused(f"{missing} On one machine `make run` needs no Kafka.") from None
+    record_classes(kafka)
+    return Broker(kafka, service.environment, data / next(iter(service.folders.values())))
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -234,10 +280,15 @@ def main() -> None:
     parser.add_argument("services", nargs="*", help="services to start alone; all of ours unless told")
     parser.add_argument("--data", type=Path, default=Path("./var/distributed"), help="where volumes are kept")
     asked = parser.parse_args()
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # while jars are fetched; later the supervisor waits for it
     try:
         run(asked.services, asked.data.resolve(), os.environ)
     except (ProcessFailure, Refused) as failure:
         sys.exit(f"run-distributed: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures shared by all suites: one real store a session, a connection to it emptied for each test."""
+"""Fixtures shared by all suites: one real store a session, a connection to it emptied for each test, Kafka's jars."""
 
 import asyncio
 import os
@@ -11,7 +11,10 @@ import pytest
 import uvloop
 
 from engine.adapters.connection import StoreAddress, StoreConnection
+from engine.adapters.processes import ProcessFailure
 from engine.adapters.server import ValkeyServer
+from loadtests.kafka.cluster import record_classes
+from loadtests.kafka.jars import Kafka, find
 
 
 def eventually(condition: Callable[[], object], within_s: float = 10.0) -> None:
@@ -83,3 +86,14 @@ def store(valkey_server: ValkeyServer, runner: asyncio.Runner) -> Iterator[Store
     runner.run(prepare())
     yield connection
     runner.run(connection.close())
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Kafka:
+    """Kafka's programs, fetched if they never were; skips where there is no JDK or Maven."""
+    try:
+        found = find()
+    except ProcessFailure as missing:  # also where the jars cannot be fetched: nothing here is about that
+        pytest.skip(str(missing))
+    record_classes(found)
+    return found

@@ -33,13 +33,16 @@ class Cluster:
         size: int = 1,
         *,
         port: int | None = None,
+        controller_port: int | None = None,
         settings: Mapping[str, str] = _NOTHING,
     ) -> None:
-        """`port` is that of the first broker (a free one when None); `settings` override those of `node`."""
+        """`port` and `controller_port` are those of the first node (free ones when None).
+
+        `settings` override those of `node`.
+        """
         found = iter(free_ports(2 * size))
         ports = [Ports(next(found), next(found)) for _ in range(size)]
-        if port is not None:
-            ports[0] = Ports(port, ports[0].controller)
+        ports[0] = Ports(port or ports[0].broker, controller_port or ports[0].controller)
         self.nodes: Sequence[Node] = [
             Node(kafka, folder / f"node-{number}", number, ports, settings) for number in range(1, size + 1)
         ]

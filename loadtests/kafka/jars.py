@@ -45,6 +45,7 @@ class Kafka:
     java: str
     jars: tuple[Path, ...]
     archive: Path
+    jvm: tuple[str, ...] = JVM
 
     def command(self, program: str, *arguments: str, scratch: Path, record: Path | None = None) -> list[str]:
         """Return the command line of a Java class of Kafka's.
@@ -54,7 +55,7 @@ class Kafka:
         share = [f"-XX:SharedArchiveFile={self.archive}"] if self.archive.exists() else []
         return [
             self.java,
-            *JVM,
+            *self.jvm,
             *([f"-XX:ArchiveClassesAtExit={record}"] if record is not None else share),
             "-Xlog:disable",  # what the JVM says about archives; Kafka's own log is below
             "-Xlog:all=error:stderr",
@@ -69,49 +70,52 @@ class Kafka:
 
 
 def find(
-    environment: Mapping[str, str] = os.environ, report: Callable[[str], None] = lambda _: None
+    environment: Mapping[str, str] = os.environ,
+    report: Callable[[str], None] = lambda _: None,
+    variable: str = "KAFKA_BOOTSTRAP",
 ) -> Kafka:
     """Return Kafka, fetched now if it never was (some 15 s); KafkaMissing without Java or Maven.
 
-    `report` is told before a fetch. ProcessFailure when that fails. From the main thread only.
+    `report` is told before a fetch; `variable` is the one that names a broker instead. ProcessFailure when a fetch
+    fails. From the main thread only.
     """
-    java, version = _java(environment)
+    instead = f"or name a broker that already runs with {variable}=HOST:PORT"
+    java, version = _java(environment, instead)
     cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tact"
     folder = cache / f"kafka-{_hash(POM.read_text())}"
     if not folder.exists():
         report(f"Fetching Kafka's jars, 45 MB, once, into {folder}.")
-        _fetch(folder, environment)
+        _fetch(folder, environment, instead)
     jars = tuple(sorted(folder.glob("*.jar")))
     return Kafka(java, jars, folder / f"classes-{_hash(version, *JVM, *map(str, jars))}.jsa")
 
 
-def _java(environment: Mapping[str, str]) -> tuple[str, str]:
+def _java(environment: Mapping[str, str], instead: str) -> tuple[str, str]:
     """Return the path of Java and all that it says about its version."""
     home, path = environment.get("JAVA_HOME"), environment.get("PATH", os.defpath)
     java = shutil.which("java", path=str(Path(home) / "bin") if home else path)
     if java is None:
         raise KafkaMissing(
             f"Kafka needs a JDK, {JAVA_AT_LEAST} or newer, and there is no java in "
-            f"{'JAVA_HOME' if home else 'PATH'}: install one (Debian: openjdk-17-jre-headless), or name a broker "
-            "that already runs with KAFKA_BOOTSTRAP=HOST:PORT."
+            f"{'JAVA_HOME' if home else 'PATH'}: install one (Debian: openjdk-17-jre-headless), {instead}."
         )
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     found = re.search(r'version "(\d+)', said)
     if found is None or int(found[1]) < JAVA_AT_LEAST:
         raise KafkaMissing(
             f"Kafka needs a JDK, {JAVA_AT_LEAST} or newer, and {java} is {(said.splitlines() or ['unknown'])[0]}: "
-            "name a newer one with JAVA_HOME, or a broker that already runs with KAFKA_BOOTSTRAP=HOST:PORT."
+            f"name a newer one with JAVA_HOME, {instead}."
         )
     return java, said
 
 
-def _fetch(folder: Path, environment: Mapping[str, str]) -> None:
+def _fetch(folder: Path, environment: Mapping[str, str], instead: str) -> None:
     """Let Maven copy the jars; the folder is there in whole or not at all."""
     maven = shutil.which("mvn", path=environment.get("PATH", os.defpath))
     if maven is None:
         raise KafkaMissing(
             "Kafka's jars are fetched once with Maven, and there is no mvn in PATH: install it (Debian: maven), "
-            "or name a broker that already runs with KAFKA_BOOTSTRAP=HOST:PORT."
+            f"{instead}."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="fetch-") as scratch:

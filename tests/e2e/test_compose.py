@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,31 +22,27 @@ from engine.adapters.connection import StoreConnection
 from engine.adapters.server import ValkeyServer
 from engine.worker import CHECKPOINT, STREAM
 from loadtests import shop
-from loadtests.distributed import ROOT
+from loadtests.distributed import COMPOSE, KAFKA, ROOT, port_variables, read_services
+from loadtests.kafka.image import properties_of
+from loadtests.kafka.jars import Kafka
+from loadtests.kafka.node import brokers, free_ports
 from loadtests.server import children
 from tests.conftest import eventually, is_gone
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 
 
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
 class Distributed:
     """`make run-distributed` on free ports."""
 
     def __init__(self, folder: Path) -> None:
-        store, first, second = free_ports(3)
+        names = port_variables(COMPOSE.read_text())
+        ports = dict(zip(names, map(str, free_ports(len(names))), strict=True))
         self.data = folder / "data"
         self.log = folder / "log"
-        self.store = f"redis://127.0.0.1:{store}"
-        self.urls = (f"http://127.0.0.1:{first}", f"http://127.0.0.1:{second}")
-        ports = {"STORE_PORT": str(store), "API_1_PORT": str(first), "API_2_PORT": str(second)}
+        self.store = f"redis://127.0.0.1:{ports['STORE_PORT']}"
+        self.kafka_port = int(ports["KAFKA_PORT"])
+        self.urls = (f"http://127.0.0.1:{ports['API_1_PORT']}", f"http://127.0.0.1:{ports['API_2_PORT']}")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "loadtests.distributed", "--data", str(self.data)],
@@ -65,7 +60,7 @@ class Distributed:
 
 
 @pytest.fixture(scope="module")
-def distributed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distributed]:
+def distributed(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distributed]:
     one = Distributed(tmp_path_factory.mktemp("distributed"))
     try:
         one.wait()
@@ -73,6 +68,43 @@ def distributed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Distribute
     finally:
         one.process.kill()
         one.process.wait()
+
+
+def test_kafka_runs_with_the_settings_of_the_file(distributed: Distributed) -> None:
+    (written,) = (distributed.data / "kafka").rglob("server.properties")
+    settings = dict(line.split("=", 1) for line in written.read_text().splitlines())
+    assert brokers(distributed.kafka_port) == {1}
+    assert settings["listeners"].startswith(f"PLAINTEXT://127.0.0.1:{distributed.kafka_port},")
+    assert Path(settings["log.dirs"]).is_relative_to(distributed.data)
+    described = properties_of(read_services(COMPOSE.read_text(), {})[KAFKA].environment)
+    of_the_place = {"listeners", "controller.quorum.voters", "log.dirs"}
+    assert settings.keys() == described.keys()
+    assert {key for key in settings if settings[key] != described[key]} == of_the_place
+
+
+def test_the_image_reads_its_environment_as_it_is_read_here(kafka: Kafka, tmp_path: Path) -> None:
+    environment = {
+        **read_services(COMPOSE.read_text(), {})[KAFKA].environment,
+        "KAFKA_LOG_DIRS": str(tmp_path / "data"),
+        "KAFKA_MADE__UP___NAME": "1",
+    }
+    folders = {name: tmp_path / name for name in ("default-configs", "mounted-configs", "final-configs")}
+    for folder in folders.values():
+        folder.mkdir()
+    arguments = [word for name, folder in folders.items() for word in (f"--{name}-dir", str(folder))]
+    # As the image's own script starts it, in the very jars of the image.
+    done = subprocess.run(
+        kafka.command("kafka.docker.KafkaDockerWrapper", "setup", *arguments, scratch=tmp_path),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = (tmp_path / "final-configs" / "server.properties").read_text().strip().splitlines()
+    assert dict(line.split("=", 1) for line in written) == properties_of(environment)
+    assert "made_up-name=1" in written
+    assert environment["CLUSTER_ID"] in (tmp_path / "data" / "meta.properties").read_text()
 
 
 def decide(url: str, customer: str) -> Any:
@@ -238,11 +270,11 @@ def _reads(url: str, decision_id: str) -> bool:
 
 
 def test_ctrl_c_ends_everything_and_leaves_nothing_behind(distributed: Distributed) -> None:
-    assert len(distributed.pids) == 6
+    assert len(distributed.pids) == 8
     began = time.monotonic()
     distributed.process.send_signal(signal.SIGINT)
     assert distributed.process.wait(15) == 0
-    assert [is_gone(pid, 0) for pid in distributed.pids] == [True] * 6
+    assert [is_gone(pid, 0) for pid in distributed.pids] == [True] * 8
     assert time.monotonic() - began < 15
     assert well(distributed.store, "features").returncode == 1
     assert well(distributed.store, "api", TACT_PORT=distributed.urls[0].rpartition(":")[2]).returncode == 1

@@ -9,20 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters.processes import ProcessFailure
-from loadtests.kafka.cluster import Cluster, broker, record_classes
-from loadtests.kafka.jars import Kafka, find
-
-
-@pytest.fixture(scope="session")
-def kafka() -> Kafka:
-    """Kafka's programs, fetched if they never were; skips where there is no JDK or Maven."""
-    try:
-        found = find()
-    except ProcessFailure as missing:  # also where the jars cannot be fetched: nothing here is about that
-        pytest.skip(str(missing))
-    record_classes(found)
-    return found
+from loadtests.kafka.cluster import Cluster, broker
+from loadtests.kafka.jars import Kafka
 
 
 @pytest.fixture(scope="session")

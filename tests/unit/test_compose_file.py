@@ -17,9 +17,27 @@ import yaml
 from typer.testing import CliRunner
 
 from api.cli import app
+from api.processes import DRAIN_S
 from api.settings import SETTINGS
 from engine.adapters.server import ValkeyServer
-from loadtests.distributed import COMPOSE, OURS, STORE, Refused, read_services, stages, taken_ports
+from loadtests.distributed import (
+    COMPOSE,
+    ELSEWHERE,
+    KAFKA,
+    OURS,
+    STORE,
+    Refused,
+    chosen,
+    port_variables,
+    ports,
+    read_services,
+    run,
+    stages,
+    taken_ports,
+)
+from loadtests.kafka.image import HEAP, ports_of, properties_of
+from loadtests.kafka.jars import POM
+from loadtests.kafka.node import CLUSTER_ID, Ports, properties
 
 ROOT = COMPOSE.parent
 TEXT = COMPOSE.read_text()
@@ -56,7 +74,8 @@ def usage(command: Sequence[str]) -> str:
     [
         ("api-1", "api"),
         ("api-2", "api"),
-        ("features", "worker features"),
+        ("features-1", "worker features"),
+        ("features-2", "worker features"),
         ("learner", "worker learner"),
         ("archive", "worker archive"),
         ("policy", "policy activate"),
@@ -109,29 +128,72 @@ def test_every_service_is_pinned_confined_and_watched() -> None:
         assert ("test" in said["healthcheck"]) is not once, name
 
 
+def test_kafka_is_set_up_as_the_node_that_the_tests_run_on() -> None:
+    kafka = SERVICES[KAFKA]
+    (folder,) = kafka.folders
+    assert properties_of(kafka.environment) == properties(1, [Ports(9092, 9093)], Path(folder), {})
+    assert kafka.environment["CLUSTER_ID"] == CLUSTER_ID
+    assert re.fullmatch(r"-Xmx\d+[mg]", kafka.environment[HEAP])
+
+
+def test_kafka_is_the_version_that_the_tests_run_on() -> None:
+    (jars,) = re.findall(r"<artifactId>kafka_[\d.]+</artifactId>\s*<version>(.*?)</version>", POM.read_text())
+    assert SERVICES[KAFKA].image == f"apache/kafka:{jars}"
+
+
+def test_the_ports_of_kafka_can_be_chosen() -> None:
+    chosen_ports = {"KAFKA_PORT": "7000", "KAFKA_CONTROLLER_PORT": "7001"}
+    kafka = read_services(TEXT, chosen_ports)[KAFKA].environment
+    assert ports_of(kafka) == (7000, 7001)
+    assert kafka["KAFKA_CONTROLLER_QUORUM_VOTERS"] == "1@127.0.0.1:7001"
+    assert (
+        "127.0.0.1:7000"
+        in TEXT.replace("${KAFKA_PORT:-9092}", "7000").partition("healthcheck:  # an open")[2]
+    )
+
+
+def test_every_part_that_takes_or_folds_events_knows_kafka() -> None:
+    knowing = {one.name: one.environment["TACT_KAFKA"] for one in TACT if "TACT_KAFKA" in one.environment}
+    assert knowing == dict.fromkeys(["api-1", "api-2", "features-1", "features-2"], "127.0.0.1:9092")
+    assert all(KAFKA in SERVICES[name].after for name in knowing)
+
+
 def test_everything_listens_on_loopback_only_and_no_two_on_one_port() -> None:
-    taken = [flags(list(SERVICES[STORE].command[1:]))["port"]]
-    for service in TACT:
-        if "TACT_PORT" in service.environment:
-            assert service.environment["TACT_HOST"] == "127.0.0.1"
-            taken.append(service.environment["TACT_PORT"])
-    taken += re.findall(r"listen-address=127\.0\.0\.1:(\d+)", " ".join(SERVICES["prometheus"].command))
-    assert len(set(taken)) == len(taken) == 4
+    listening = [port for service in SERVICES.values() for port in ports(service)]
+    listening += re.findall(r"listen-address=127\.0\.0\.1:(\d+)", " ".join(SERVICES["prometheus"].command))
+    assert len(set(listening)) == len(listening) == len(port_variables(TEXT)) == 10
+    assert {one.environment["TACT_HOST"] for one in TACT if "TACT_PORT" in one.environment} == {"127.0.0.1"}
+    assert set(re.findall(r"//([^:]+):", SERVICES[KAFKA].environment["KAFKA_LISTENERS"])) == {"127.0.0.1"}
 
 
-def test_prometheus_reads_every_api() -> None:
+def test_prometheus_reads_every_part() -> None:
     read = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
     targets = [target for job in read for static in job["static_configs"] for target in static["targets"]]
     assert targets == [
-        f"{one.environment['TACT_HOST']}:{one.environment['TACT_PORT']}"
+        f"127.0.0.1:{one.environment[name]}"
+        for name in ("TACT_PORT", "TACT_METRICS_PORT")
         for one in TACT
-        if "TACT_PORT" in one.environment
+        if name in one.environment
     ]
 
 
+def test_an_api_has_ended_before_it_is_killed() -> None:
+    grace_s = {described()["services"][name]["stop_grace_period"] for name in ("api-1", "api-2")}
+    notices_s = {float(SERVICES[name].environment["TACT_DRAIN_S"]) for name in ("api-1", "api-2")}
+    assert (grace_s, notices_s) == ({"15s"}, {3.0})
+    assert 3.0 + DRAIN_S < 15
+
+
 def test_there_is_one_of_each_that_must_be_alone() -> None:
-    followers = [service.command for service in TACT if service.command[0] == "worker"]
-    assert sorted(followers) == [("worker", "archive"), ("worker", "features"), ("worker", "learner")]
+    followers = [service.command[1] for service in TACT if service.command[0] == "worker"]
+    assert sorted(followers) == ["archive", "features", "features", "learner"]
+
+
+def test_feature_workers_have_names_of_their_own() -> None:
+    names = {
+        service.name: service.environment["TACT_WORKER"] for service in TACT if "features" in service.command
+    }
+    assert names == {"features-1": "features-1", "features-2": "features-2"}
 
 
 def test_the_file_holds_no_secret() -> None:
@@ -145,6 +207,7 @@ def test_a_variable_takes_the_place_of_its_default_one_within_another_too() -> N
     assert store() == "redis://127.0.0.1:6379"
     assert store(STORE_PORT="7000") == "redis://127.0.0.1:7000"
     assert store(STORE_PORT="7000", STORE_URL="redis://elsewhere") == "redis://elsewhere"
+    assert read_services(TEXT, {"KAFKA_BROKERS": "k1:9092"})["api-2"].environment["TACT_KAFKA"] == "k1:9092"
 
 
 def test_what_is_not_understood_is_refused() -> None:
@@ -169,8 +232,36 @@ def test_a_port_given_to_two_is_taken() -> None:
 
 def test_services_start_after_those_they_need() -> None:
     order = [[service.name for service in stage] for stage in stages(SERVICES)]
-    assert order[0] == [STORE, "prometheus"]
-    assert order[1] == ["api-1", "api-2", "features", "learner", "archive"]
+    assert order[0] == [STORE, KAFKA, "prometheus"]
+    assert order[1] == ["api-1", "api-2", "features-1", "features-2", "learner", "archive"]
+
+
+def names(asked: Sequence[str] = (), **environment: str) -> list[str]:
+    return list(chosen(SERVICES, asked, environment))
+
+
+def test_all_of_ours_start_unless_some_are_named() -> None:
+    parts = ["api-1", "api-2", "features-1", "features-2", "learner", "archive"]
+    assert names() == [STORE, KAFKA, *parts]
+    assert names(["api-1", STORE]) == [STORE, "api-1"]
+    with pytest.raises(Refused, match="no service to run here called prometheus"):
+        names(["prometheus"])
+
+
+@pytest.mark.parametrize("name", [STORE, KAFKA])
+def test_what_is_named_elsewhere_is_not_started_unless_asked_for(name: str) -> None:
+    assert name not in names(**{ELSEWHERE[name]: "elsewhere:1"})
+    assert names([name], **{ELSEWHERE[name]: "elsewhere:1"}) == [name]
+
+
+def test_the_port_variables_are_told() -> None:
+    assert port_variables("${A_PORT:-1} ${OTHER:-2} ${B_PORT:-3} ${A_PORT:-1}") == ["A_PORT", "B_PORT"]
+
+
+def test_a_machine_without_java_is_told_the_ways_out(tmp_path: Path) -> None:
+    environment = {"PATH": str(tmp_path), "KAFKA_PORT": "0", "KAFKA_CONTROLLER_PORT": "0"}
+    with pytest.raises(Refused, match=r"no java in PATH.*KAFKA_BROKERS=HOST:PORT.*`make run` needs no Kafka"):
+        run([KAFKA], tmp_path, environment)
 
 
 def test_the_image_is_pinned_locked_and_runs_without_rights() -> None:
