@@ -42,3 +42,48 @@ class FoldMeasures:
         """Events and unreadable entries in the quarantine, by the kind of reason."""
         self.lag: dict[str, int] = {}
         """Entries of each source (a partition) that wait to be folded."""
+
+
+class FollowMeasures:
+    """What a follower of the trail counts: the learner, the archive."""
+
+    def __init__(self, now_s: float) -> None:
+        """Begin at nothing, at this moment (Unix time)."""
+        self.steps = 0
+        """Steps taken in."""
+        self.taken_until_s = now_s
+        """All that came before this moment (Unix time) is taken in."""
+        self.errors: Counter[str] = Counter()
+        """What went wrong, by where: the store did not answer, the folder cannot be written to, a step is damaged."""
+
+
+class JudgingMeasures:
+    """What a process that judges counts."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.judgements: Counter[int] = Counter()
+        """How many commits needed so many judgements: more than one where another process came first."""
+        self.decisions: Counter[tuple[str, str | None]] = Counter()
+        """Decisions by action and reason; previews are not among them."""
+        self.checks: Counter[bool] = Counter()
+        """Rows of checks by whether the contact was allowed."""
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        """By what was asked (decide, check, confirm) and the rule that stood in the way."""
+        self.overruns: Counter[str] = Counter()
+        """Contacts from outside that broke a rule, by the rule."""
+
+
+class StoreMeasures:
+    """What a connection to the store counts."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        self.calls = 0
+        """Calls sent; each is a round trip for whoever waits for it."""
+        self.writes = 0
+        """Pieces in which they were sent."""
+        self.failures: Counter[str] = Counter()
+        """away, overloaded, broken, late; refused: the store cannot now; error: it never will."""
+        self.redials = 0
+        """Attempts to connect again."""

@@ -29,6 +29,7 @@ from engine.adapters.link import (
     StoreReplyError,
     StoreUnavailable,
 )
+from engine.measures import StoreMeasures
 
 __all__ = [
     "Argument",
@@ -63,6 +64,7 @@ class StoreConnection:
         max_pending: int = 20_000,
     ) -> None:
         self.address = address
+        self.measures = StoreMeasures()
         self._prologue = tuple(prologue)
         self._within_s = within_s
         self._dial_s = dial_s
@@ -140,6 +142,7 @@ class StoreConnection:
     ) -> "asyncio.Future[Any]":
         link = self._link
         if link is None:
+            self.measures.failures["away"] += 1
             failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             failed.set_exception(StoreUnavailable(self._away, maybe_applied=False))
             return failed
@@ -154,6 +157,7 @@ class StoreConnection:
             stall_s=self._stall_s,
             on_lost=self._on_lost,
             on_refusal=self._on_refusal,
+            measures=self.measures,
         )
         try:
             async with asyncio.timeout(self._dial_s):
@@ -219,6 +223,7 @@ class StoreConnection:
         while self._link is None:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+            self.measures.redials += 1
             try:
                 await self._dial()
             except (StoreUnavailable, StoreReplyError) as fault:

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias, cast
 
 import hiredis
 
+from engine.measures import StoreMeasures
+
 Argument: TypeAlias = bytes | str | int
 Command: TypeAlias = tuple[Argument, ...]
 Reply: TypeAlias = bytes | int | list["Reply"] | None
@@ -114,10 +116,12 @@ class _Slot:
         else:
             future.set_result((prologue.replies if prologue is not None else [], self.replies))
 
-    def fail(self, message: str, *, maybe_applied: bool) -> None:
-        """Give up on the call; the slot stays where it is."""
-        if self.future is not None and not self.future.done():
-            self.future.set_exception(StoreUnavailable(message, maybe_applied=maybe_applied))
+    def fail(self, message: str, *, maybe_applied: bool) -> bool:
+        """Give up on the call, and say whether anybody waited for it; the slot stays where it is."""
+        if self.future is None or self.future.done():
+            return False
+        self.future.set_exception(StoreUnavailable(message, maybe_applied=maybe_applied))
+        return True
 
 
 class Link(asyncio.Protocol):
@@ -135,6 +139,7 @@ class Link(asyncio.Protocol):
         stall_s: float,
         on_lost: Callable[["Link", str], None],
         on_refusal: Callable[["Link", str], None],
+        measures: StoreMeasures,
     ) -> None:
         self._name = name
         self._loop = asyncio.get_running_loop()
@@ -144,6 +149,7 @@ class Link(asyncio.Protocol):
         self._stall_s = stall_s
         self._on_lost = on_lost
         self._on_refusal = on_refusal
+        self._measures = measures
         self._reader = hiredis.Reader(replyError=_Refusal)
         self._transport: asyncio.Transport | None = None
         self._pending: deque[_Slot] = deque()  # written, in the order of the replies to come
@@ -166,9 +172,11 @@ class Link(asyncio.Protocol):
         packed = list(map(_pack, commands))
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._transport is None:
+            self._measures.failures["away"] += 1
             future.set_exception(StoreUnavailable(f"The store at {self._name} is away.", maybe_applied=False))
             return future
         if self._commands + count > self._max_pending:
+            self._measures.failures["overloaded"] += 1
             future.set_exception(
                 StoreOverloaded(
                     f"{self._commands} commands wait for the store at {self._name}, more than it can take. "
@@ -177,6 +185,7 @@ class Link(asyncio.Protocol):
                 )
             )
             return future
+        self._measures.calls += 1
         deadline = self._loop.time() + within_s
         slot = _Slot(None if shape is Shape.NOTHING else future, count, shape, deadline)
         if shape is Shape.LOAD and self._prologue_length:
@@ -207,10 +216,9 @@ class Link(asyncio.Protocol):
         if self._sweep is not None:
             self._sweep.cancel()
         reason = f"The connection to the store at {self._name} broke ({exc or 'closed by the store'})."
-        for slot in self._pending:
-            slot.fail(reason, maybe_applied=True)
-        for slot in self._queued:
-            slot.fail(reason, maybe_applied=False)
+        failed = [slot.fail(reason, maybe_applied=True) for slot in self._pending]
+        failed += [slot.fail(reason, maybe_applied=False) for slot in self._queued]
+        self._measures.failures["broken"] += sum(failed)
         self._pending.clear()
         self._queued.clear()
         self._outgoing.clear()
@@ -229,7 +237,9 @@ class Link(asyncio.Protocol):
                 slot = pending[0]
                 if reply.__class__ is _Refusal:
                     slot.refusal = slot.refusal or reply
-                    self._on_refusal(self, _code(reply))
+                    code = _code(reply)
+                    self._measures.failures["refused" if code in _REFUSED_FOR_NOW else "error"] += 1
+                    self._on_refusal(self, code)
                 slot.replies.append(reply)
                 if len(slot.replies) == slot.expected:
                     pending.popleft()
@@ -256,6 +266,7 @@ class Link(asyncio.Protocol):
             self._first_load = None
         self._pending.extend(self._queued)
         self._queued.clear()
+        self._measures.writes += 1
         self._transport.write(b"".join(self._outgoing))
         self._outgoing.clear()
 
@@ -276,6 +287,7 @@ class Link(asyncio.Protocol):
                 continue
             if slot.deadline <= now:
                 slot.fail(f"The store at {self._name} did not answer in time.", maybe_applied=True)
+                self._measures.failures["late"] += 1
             elif slot.deadline < earliest:
                 earliest = slot.deadline
         if self._pending:

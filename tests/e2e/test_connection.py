@@ -22,6 +22,7 @@ from engine.adapters.connection import (
 )
 from engine.adapters.link import Link, Shape
 from engine.adapters.server import ValkeyServer
+from engine.measures import StoreMeasures
 from tests.conftest import eventually_in_loop
 
 
@@ -49,6 +50,7 @@ def a_link(prologue: Sequence[Command] = (), max_pending: int = 100) -> tuple[Li
         stall_s=5,
         on_lost=lambda _link, _reason: None,
         on_refusal=lambda _link, _code: None,
+        measures=StoreMeasures(),
     )
     link.connection_made(wire)
     return link, wire
@@ -158,6 +160,8 @@ def test_more_commands_than_the_queue_holds_are_refused_and_room_comes_back_with
         await asyncio.sleep(0)
         link.data_received(b"+PONG\r\n")
         assert await second == b"PONG"
+        counted = link._measures
+        assert (counted.calls, counted.writes, counted.failures) == (2, 2, {"overloaded": 1})
 
     asyncio.run(scenario())
 
@@ -198,6 +202,7 @@ def test_errors_of_the_store_reach_the_call_that_caused_them(
             await wrong
         assert refusal.value.code == "ERR"
         assert await good == [b"OK", b"1"]
+        assert store.measures.failures == {"error": 1}
 
     runner.run(scenario())
 
@@ -214,6 +219,7 @@ def test_a_full_store_counts_as_unavailable_not_as_a_mistake(
             await store.call("CONFIG", "SET", "maxmemory", 0)
         assert refusal.value.maybe_applied is False
         assert refusal.value.retry_after_s > 0
+        assert store.measures.failures == {"refused": 1}
 
     runner.run(scenario())
 
@@ -236,6 +242,7 @@ def test_a_frozen_store_fails_calls_in_time_and_late_replies_reach_nobody(
         await asyncio.sleep(0)
         os.kill(pid_of(own_server), signal.SIGCONT)
         assert await asyncio.gather(*patient) == [f"patient {n}".encode() for n in range(9)]
+        assert store.measures.failures == {"late": 9}
         await store.close()
 
     runner.run(scenario())
@@ -287,6 +294,8 @@ def test_after_a_crash_calls_fail_at_once_until_it_is_back_and_scripts_are_there
         own_server.start()
         await eventually_in_loop(lambda: store.connected)
         assert await store.pipeline([("EVALSHA", early, 0), ("EVALSHA", late, 0)]) == [b"early", b"late"]
+        assert store.measures.failures == {"broken": 1, "away": 1}
+        assert store.measures.redials > 0
         await store.close()
 
     runner.run(scenario())
