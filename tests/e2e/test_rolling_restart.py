@@ -18,9 +18,9 @@ import pytest
 
 from engine.adapters.server import ValkeyServer
 from loadtests import shop
+from loadtests.kafka.node import free_ports
 from policies.loader import load_files
 from tests.conftest import eventually_in_loop
-from tests.e2e.test_compose import free_ports
 
 PROBE_S = 0.1
 CLIENTS = 6
