@@ -219,7 +219,7 @@ def main() -> None:
         typer.echo(f"tact: {getattr(error, 'detail', error)}", err=True)
         sys.exit(1)
     except Exception as error:
-        if type(error).__name__ in ("Refused", "BindFailure", "PortInUse"):
+        if type(error).__name__ in ("Refused", "BindFailure", "PortInUse", "TopicMismatch", "WorkerStuck"):
             typer.echo(f"tact: {error}", err=True)
         elif setting("TACT_LOG").lower() == "debug":
             raise

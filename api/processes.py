@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from api.settings import setting
+from engine.adapters.kafka_settings import BadKafkaSettings, KafkaSettings
 from engine.adapters.processes import Part, Program, Supervisor
 from engine.errors import TactError
 from engine.plan import Plan, compile_plan
@@ -74,6 +75,17 @@ def port_setting() -> int:
     return int(text)
 
 
+def kafka_settings() -> KafkaSettings | None:
+    """Return where Kafka is, None where events go through the store; refuses what cannot be, with the way out."""
+    names = ("TACT_KAFKA", "TACT_KAFKA_PARTITIONS", "TACT_KAFKA_COPIES", "TACT_KAFKA_RETENTION")
+    if not setting(names[0]):
+        return None
+    try:
+        return KafkaSettings.parse(*map(setting, names))
+    except BadKafkaSettings as fault:
+        raise Refused(str(fault)) from None
+
+
 def at_once_setting() -> int:
     """Return TACT_AT_ONCE, or refuse with the way out."""
     text = setting("TACT_AT_ONCE")
@@ -103,6 +115,7 @@ def run_api() -> None:
     from api.http_server import Limits, bind, serve  # noqa: PLC0415  # as above
 
     url = store_url()
+    kafka = kafka_settings()
     limits = Limits(at_once_max=at_once_setting())
     notice_s = notice_setting()
     descriptor = setting("TACT_LISTEN_FD")
@@ -122,7 +135,7 @@ def run_api() -> None:
             raise
 
     async def wired() -> Engine:
-        engine = await open_engine(url, log_folder())
+        engine = await open_engine(url, log_folder(), kafka)
         folder = setting("TACT_POLICIES")
         _, version = await engine.store.clock()
         if folder and not descriptor and not version:
@@ -167,7 +180,19 @@ def calm_collector() -> None:
 
 def run_worker() -> None:
     """Fold the journal until SIGTERM or SIGINT."""
-    _run(_until_stopped(store_url(), lambda engine, stop: engine.worker.run(stop)))
+    kafka = kafka_settings()
+    if kafka is None:
+        _run(_until_stopped(store_url(), lambda engine, stop: engine.worker.run(stop)))
+        return
+    from engine.kafka_worker import KafkaWorker  # noqa: PLC0415  # nobody else needs Faust
+
+    name = setting("TACT_WORKER")
+    _run(
+        _until_stopped(
+            store_url(),
+            lambda engine, stop: KafkaWorker(engine.folding, engine.journal, kafka, name).run(stop),
+        )
+    )
 
 
 def run_learner() -> None:
@@ -256,6 +281,7 @@ def run_up(
         "TACT_STORE": url,
         "TACT_LISTEN_FD": str(listener.fileno()),
         "TACT_DATA": str(data),
+        "TACT_KAFKA": "",  # this is the embedded default, whatever else the caller's environment is for
         "PYTHONUNBUFFERED": "1",
     }
     command = [sys.executable, "-m", "api.main"]

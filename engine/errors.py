@@ -49,3 +49,10 @@ class Busy(TactError):
 
     status = 503
     kind = "busy"
+
+
+class NotDurable(TactError):
+    """Events could not be made durable in time; the same events may be sent again."""
+
+    status = 503
+    kind = "events-unavailable"

@@ -1,11 +1,13 @@
 """The journal of accepted events: durable before the 202 (G11), quarantine beside it (G14).
 
-Embedded, it is a stream of the same store, synced at every append. Events of one request are packed into one
-entry. What a customer said about consent is also applied at once, by its own time: folding it again later
-changes nothing, and a withdrawal that was acknowledged holds from then on (G8).
+Embedded, it is a stream of the same store, synced at every append; events of one request are packed into one
+entry. Where there is Kafka, `kafka_journal` writes them there. What a customer said about consent is also applied
+at once, by its own time: folding it again later changes nothing, and a withdrawal that was acknowledged holds from
+then on (G8).
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -32,7 +34,7 @@ class Quarantined(NamedTuple):
     events: list[Event]
 
 
-class Journal:
+class Journal(ABC):
     """Appends events and reads the quarantine."""
 
     def __init__(self, customers: Customers, plans: Plans) -> None:
@@ -70,10 +72,7 @@ class Journal:
 
     async def append(self, events: Sequence[Event]) -> None:
         """Make the events durable; when this returns they are."""
-        parts = [events[start : start + PACKED_MAX] for start in range(0, len(events), PACKED_MAX)]
-        await self.store.connection.pipeline(
-            [("XADD", STREAM, "*", "b", encode_events(part)) for part in parts]
-        )
+        await self._write(events)
         consents = [event for event in events if event.type in _CONSENT]
         if consents:
             await asyncio.gather(*(self._bind(event) for event in consents))
@@ -81,6 +80,16 @@ class Journal:
     def fault(self) -> str:
         """Say why events cannot be made durable now; empty where nothing beside the store is in the way."""
         return ""
+
+    @abstractmethod
+    async def _write(self, events: Sequence[Event]) -> None:
+        """Write the events and return when they are durable; NotDurable, StoreUnavailable."""
+
+    async def open(self) -> None:  # noqa: B027  # the embedded one needs nothing more
+        """Connect to what the journal needs beside the store."""
+
+    async def close(self) -> None:  # noqa: B027  # as above
+        """Let it go."""
 
     async def _bind(self, event: Event) -> None:
         async with self.customers.lane(self.customers.tag(event.customer_id)):
@@ -149,3 +158,13 @@ class Journal:
                 sent += len(entry.events)
             limit -= len(entries)
         return sent, unreadable
+
+
+class StoreJournal(Journal):
+    """The embedded journal."""
+
+    async def _write(self, events: Sequence[Event]) -> None:
+        parts = [events[start : start + PACKED_MAX] for start in range(0, len(events), PACKED_MAX)]
+        await self.store.connection.pipeline(
+            [("XADD", STREAM, "*", "b", encode_events(part)) for part in parts]
+        )

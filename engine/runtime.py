@@ -7,13 +7,14 @@ from typing import Final
 
 from engine.activation import Plans
 from engine.adapters.connection import StoreAddress, StoreConnection
+from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.store import PROLOGUE, Store, as_bytes
 from engine.checking import Checking
 from engine.contacts import Contacts
 from engine.customers import Customers
 from engine.deciding import Deciding
 from engine.folding import Folding
-from engine.journal import Journal
+from engine.journal import Journal, StoreJournal
 from engine.learning.serving import Models
 from engine.people import People
 from engine.records import Records
@@ -26,7 +27,13 @@ INSTALLATION: Final = "tact:secret"
 class Engine:
     """Everything that one process needs to answer, wired."""
 
-    def __init__(self, connection: StoreConnection, secret: bytes, log_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        connection: StoreConnection,
+        secret: bytes,
+        log_folder: Path | None = None,
+        kafka: KafkaSettings | None = None,
+    ) -> None:
         """Use `open_engine`."""
         self.connection = connection
         self.store = Store(connection)
@@ -38,7 +45,7 @@ class Engine:
         self.checking = Checking(self.customers, self.plans)
         self.contacts = Contacts(self.customers, self.plans)
         self.people = People(self.customers, self.plans)
-        self.journal = Journal(self.customers, self.plans)
+        self.journal = _journal(self.customers, self.plans, kafka)
         self.folding = Folding(self.customers, self.plans)
         self.worker = Worker(self.folding)
         self._prefix = os.urandom(9).hex()
@@ -49,16 +56,34 @@ class Engine:
         return f"{self._prefix}-{next(self._counter):x}"
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
+        await self.journal.close()
         await self.connection.close()
 
 
-async def open_engine(address: str, log_folder: Path | None = None) -> Engine:
+def _journal(customers: Customers, plans: Plans, kafka: KafkaSettings | None) -> Journal:
+    if kafka is None:
+        return StoreJournal(customers, plans)
+    from engine.kafka_journal import KafkaJournal  # noqa: PLC0415  # only who writes to Kafka loads its client
+
+    return KafkaJournal(customers, plans, kafka)
+
+
+async def open_engine(
+    address: str, log_folder: Path | None = None, kafka: KafkaSettings | None = None
+) -> Engine:
     """Connect to the store at a URL; makes the installation's secret where there is none.
 
-    `log_folder` is where the archive writes the decision log: closed decisions are read back there.
+    `log_folder` is where the archive writes the decision log: closed decisions are read back there. With `kafka`,
+    events are written there; TopicMismatch when its topic is not as declared.
     """
     connection = StoreConnection(StoreAddress.parse(address), prologue=PROLOGUE, within_s=2.0)
     await connection.open()
     reply = await connection.pipeline([("SET", INSTALLATION, os.urandom(32), "NX"), ("GET", INSTALLATION)])
-    return Engine(connection, as_bytes(reply[1]) or b"", log_folder)
+    engine = Engine(connection, as_bytes(reply[1]) or b"", log_folder, kafka)
+    try:
+        await engine.journal.open()
+    except BaseException:
+        await engine.close()
+        raise
+    return engine

@@ -1,0 +1,332 @@
+"""The feature worker on Kafka: a Faust agent takes records, batches of them are folded, watermarks say how far.
+
+What holds, and why (each was seen to go wrong without it):
+- Faust may commit past work that is still under way, so its acknowledgements are off. How far each partition is folded
+  is our own watermark in the store, written after the fold; the group's offset follows it, for Kafka's tools. On
+  assignment a partition begins at the smaller of both: what that repeats, the customers' positions tell (G12).
+- A record that does not follow the one before is not taken at its word: a rebalance can let records of an older fetch
+  through, and folding them first would make what lies between look as if it had been folded. The partition is read
+  again from the gap; only a gap that is there a second time is one of Kafka's (deleted, or marks of transactions).
+- Consumers have died in silence, so a partition that has records and gets no further ends the process with an error.
+- A store or a Kafka that is away is waited for. Nothing is taken further than the store has it.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import faust
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
+from faust.types import TP
+
+from engine.activation import NoPolicy
+from engine.adapters.connection import StoreUnavailable
+from engine.adapters.kafka_settings import KafkaSettings
+from engine.adapters.topics import EVENTS, GROUP, KafkaAway, ensure
+from engine.folding import Folding
+from engine.intake import Intake, Record
+from engine.journal import Journal
+from engine.watermarks import Watermarks
+from engine.worker import BEAT, BEAT_MS
+
+BATCH_RECORDS: Final = 500
+BATCH_BYTES: Final = 256_000
+"""A batch ends with the record that passes this: some thousand events."""
+AHEAD_BYTES: Final = 4_000_000
+"""Bytes taken from Faust and not yet folded; beyond them it has to wait."""
+SAVE_S: Final = 0.25
+"""How often watermarks are written and committed; what a crash repeats."""
+SILENT_S: Final = 30.0
+"""Without progress for so long, while there are records, the worker ends with an error."""
+REREAD_S: Final = 5.0
+RETRY_S: Final = 0.5
+
+log = logging.getLogger("tact.worker")
+
+
+class WorkerStuck(Exception):  # the sentence is what matters
+    """The worker gets no further; started again, it goes on where it was."""
+
+
+class KafkaWorker:
+    """Folds the partitions that the group gives to this process."""
+
+    def __init__(self, folding: Folding, journal: Journal, settings: KafkaSettings, name: str = "") -> None:
+        """`name` is this worker's own, the same after a restart: it then gets its partitions back at once."""
+        self.folding = folding
+        self.store = folding.store
+        self.settings = settings
+        self.watermarks = Watermarks(folding.store)
+        self._intake = Intake(folding, journal)
+        self._name = name
+        self._next: dict[int, int] = {}
+        """Partition to the offset that is to come next."""
+        self._gaps: dict[int, tuple[int, int, float]] = {}
+        """Partition to a gap that is read again: where it begins, the record behind it, when that was asked for."""
+        self._waiting: deque[Record] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._progress_at = time.monotonic()
+        self._app: Any = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Fold until `stop` is set; TopicMismatch, WorkerStuck, or what ended Faust."""
+        if not await self._ready(stop):
+            return
+        folding = asyncio.create_task(self._fold(stop))
+        try:
+            while not stop.is_set():
+                await self._follow(stop, folding)
+        finally:
+            stop.set()
+            self._arrived.set()
+            await folding
+        await self._save()
+
+    async def _ready(self, stop: asyncio.Event) -> bool:
+        """Wait for Kafka and its topic, and say whether both are there."""
+        told = ""
+        while not stop.is_set():
+            try:
+                await ensure(self.settings, self.watermarks.begin_epoch)
+            except (KafkaAway, StoreUnavailable) as error:
+                if str(error) != told:
+                    log.warning("waiting: %s", error)
+                    told = str(error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RETRY_S)
+            else:
+                return True
+        return False
+
+    async def _follow(self, stop: asyncio.Event, folding: "asyncio.Task[None]") -> None:
+        """Run Faust until it ends, `stop` is set, or folding ends; one that crashed is made anew."""
+        app = self._app = _application(self.settings, self._name, self)
+        self._progress_at = time.monotonic()
+        await app.start()
+        saved_at = beaten_at = 0.0
+        try:
+            while not (stop.is_set() or app.should_stop or folding.done()):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), 0.1)
+                now = time.monotonic()
+                with suppress(StoreUnavailable):
+                    if now - beaten_at >= 1:
+                        await self.store.connection.call("SET", BEAT, 1, "PX", BEAT_MS)
+                        beaten_at = now
+                    if now - saved_at >= SAVE_S:
+                        await self._save()
+                        saved_at = now
+                self._watch(now)
+        finally:
+            await self._save()
+            await _stopped(app)
+        if folding.done():
+            folding.result()
+        if not stop.is_set():
+            log.warning("Faust ended (%r): it is started again", app.crash_reason)
+            await asyncio.sleep(RETRY_S)
+
+    # ------------------------------------------------------------------ what Faust calls
+
+    async def begin_at(
+        self, committed: Mapping[TP, int | None], first: Mapping[TP, int], end: Mapping[TP, int]
+    ) -> dict[TP, int]:
+        """Return where to read each partition that was assigned."""
+        while True:
+            try:
+                starts = await self.watermarks.begin(
+                    {tp.partition: offset for tp, offset in committed.items()},
+                    {tp.partition: offset for tp, offset in first.items()},
+                    {tp.partition: offset for tp, offset in end.items()},
+                )
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_S)
+            else:
+                break
+        self._next = dict(starts)
+        self._gaps.clear()
+        self._progress_at = time.monotonic()
+        return {tp: starts[tp.partition] for tp in committed}
+
+    async def take(self, stream: Any) -> None:
+        """Take records as they come: the whole of the Faust agent."""
+        async for event in stream.events():
+            message = event.message
+            if not await self._follows(message):
+                continue
+            partition, value = message.partition, message.value or b""
+            at = round(message.timestamp * 1000)
+            source = self.watermarks.source(partition)
+            self._waiting.append(Record(source, partition, message.offset, at, value))
+            self._waiting_bytes += len(value)
+            self._arrived.set()
+            while self._waiting_bytes > AHEAD_BYTES:
+                self._room.clear()
+                await self._room.wait()
+
+    async def _follows(self, message: Any) -> bool:
+        """Say whether a record is the next one of its partition; see to a gap before it."""
+        partition, offset = message.partition, message.offset
+        expected = self._next.get(partition, offset)
+        if offset > expected:
+            now = time.monotonic()
+            begin, behind, at = self._gaps.get(partition, (-1, -1, 0.0))
+            if begin != expected or now - at > REREAD_S:
+                self._gaps[partition] = (expected, offset, now)
+                await self._app.consumer.seek_wait({TP(EVENTS, partition): expected})
+                return False
+            if offset != behind:
+                return False  # of the fetch that showed the gap
+            log.warning(
+                "partition %d holds nothing from offset %d to %d: deleted before it was folded, or marks of "
+                "transactions",
+                partition,
+                expected,
+                offset - 1,
+            )
+        if offset < expected:
+            return False
+        self._gaps.pop(partition, None)
+        self._next[partition] = offset + 1
+        return True
+
+    # ------------------------------------------------------------------ folding
+
+    async def _fold(self, stop: asyncio.Event) -> None:
+        """Fold what was taken, batch after batch."""
+        while not stop.is_set():
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting and not stop.is_set():
+                records: list[Record] = []
+                size = 0
+                while self._waiting and len(records) < BATCH_RECORDS and size < BATCH_BYTES:
+                    records.append(self._waiting.popleft())
+                    size += len(records[-1].value)
+                if await self._folded(records, stop):
+                    self.watermarks.passed(records)
+                self._progress_at = time.monotonic()
+                self._waiting_bytes -= size
+                self._room.set()
+
+    async def _folded(self, records: list[Record], stop: asyncio.Event) -> bool:
+        """Fold a batch, however long the store is away; says whether it was folded before `stop`."""
+        told = False
+        while not stop.is_set():
+            try:
+                entries, _ = await self._intake.entries(records)
+                await self.folding.fold(entries)
+            except (StoreUnavailable, NoPolicy) as error:
+                if not told:
+                    log.warning("waiting: %s", error)
+                told, self._progress_at = True, time.monotonic()
+                await asyncio.sleep(RETRY_S / 2)
+            else:
+                return True
+        return False
+
+    async def _save(self) -> None:
+        """Write the watermarks that moved, and commit them for Kafka's tools."""
+        moved = await self.watermarks.save()
+        consumer = self._app.consumer
+        mine = {
+            TP(EVENTS, partition): offset for partition, offset in moved.items() if partition in self._next
+        }
+        if mine and not self._app.should_stop:
+            await consumer.tell(mine)
+
+    def _watch(self, now: float) -> None:
+        """Measure the lag of each partition; WorkerStuck where there is some and nothing moves."""
+        lag = {}
+        for tp in self._app.consumer.assignment():
+            if tp.partition in self._next:
+                end = self._app.consumer.highwater(tp) or 0
+                lag[tp.partition] = max(0, end - self.watermarks.offset(tp.partition))
+        self.folding.measures.lag = {f"{EVENTS}:{partition}": size for partition, size in lag.items()}
+        if not any(lag.values()):
+            self._progress_at = now
+        elif now - self._progress_at > SILENT_S:
+            raise WorkerStuck(
+                f"no event was folded for {SILENT_S:.0f} s while {sum(lag.values())} records wait: the worker ends, "
+                "and goes on where it was when it is started again"
+            )
+
+
+class _App(faust.App):
+    def _create_directories(self) -> None:
+        """Make none: there are no tables."""
+
+
+class _Thread(AIOKafkaConsumerThread):
+    """Faust's consumer, which a commit that fails does not crash: what it says is for Kafka's tools only."""
+
+    async def _commit(self, offsets: Any) -> bool:
+        try:
+            await self._ensure_consumer().commit(
+                {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+            )
+        except Exception as error:  # noqa: BLE001  # see above
+            log.debug("offsets were not committed: %r", error)
+            return False
+        return True
+
+
+class _Consumer(Consumer):
+    """Faust's consumer, which begins where our watermarks say."""
+
+    worker: KafkaWorker
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go to where each assigned partition is to be read from."""
+        committed = await super().seek_to_committed()
+        partitions = list(committed)
+        first = await self.earliest_offsets(*partitions)
+        end = await self.highwaters(*partitions)
+        starts = await self.worker.begin_at(committed, first, end)
+        await self.seek_wait(starts)
+        return starts
+
+    async def tell(self, offsets: Mapping[TP, int]) -> None:
+        """Commit offsets; nobody depends on it."""
+        await self._commit(offsets)
+
+
+def _application(settings: KafkaSettings, name: str, worker: KafkaWorker) -> Any:
+    app = _App(
+        GROUP,
+        broker=[f"kafka://{place}" for place in settings.brokers],
+        store="memory://",
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=name or None,
+        consumer_max_fetch_size=1 << 20,
+        broker_session_timeout=6,
+        broker_heartbeat_interval=1,
+        broker_request_timeout=15,
+        broker_commit_interval=2,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=1024,
+    )
+    own: Any = app.transport
+    own.Consumer = type("Consumer", (_Consumer,), {"worker": worker})
+    topic = app.topic(EVENTS, value_type=bytes, key_type=bytes, value_serializer="raw", acks=False)
+    app.agent(topic, concurrency=1, name="tact.features")(worker.take)
+    return app
+
+
+async def _stopped(app: Any) -> None:
+    with suppress(Exception):
+        async with asyncio.timeout(5):
+            await app.stop()

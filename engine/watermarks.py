@@ -1,0 +1,94 @@
+"""How far each partition of the topic of events is folded, in the store beside what was folded.
+
+The topic has an epoch, which goes up when it is made anew: offsets count from 0 again then, and what positions and
+watermarks say of the old one must not hide the events of the new one.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from engine.adapters.store import Store, as_bytes, as_int, as_list
+from engine.adapters.topics import EVENTS
+from engine.intake import Record
+from engine.kafka_journal import DONE, EPOCH, begin_epoch
+
+log = logging.getLogger("tact.worker")
+
+
+class Watermarks:
+    """The partitions of one worker; `begin` at each assignment, `passed` after each fold."""
+
+    def __init__(self, store: Store) -> None:
+        """Know nothing yet."""
+        self.store = store
+        self._epoch = 0
+        self._offsets: dict[int, int] = {}
+        """Partition to the offset before which everything is folded."""
+        self._saved: dict[int, int] = {}
+
+    async def begin_epoch(self) -> None:
+        """Note that the topic is about to be made anew."""
+        self._epoch = await begin_epoch(self.store)
+
+    async def begin(
+        self, committed: Mapping[int, int | None], first: Mapping[int, int], end: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Take over partitions; returns where to read each from: what is committed or folded, the smaller of both.
+
+        `first` and `end` are the offsets that each has. StoreUnavailable.
+        """
+        epoch, fields = await self.store.connection.pipeline([("GET", EPOCH), ("HGETALL", DONE)])
+        self._epoch = as_int(epoch)
+        flat = [(as_bytes(value) or b"").decode() for value in as_list(fields)]
+        folded: dict[int, int] = {}
+        for name, value in zip(flat[::2], flat[1::2], strict=True):
+            in_epoch, _, mark = value.partition(":")
+            if int(in_epoch) == self._epoch:
+                folded[int(name)] = int(mark)
+        if any(folded.get(partition, 0) > end[partition] for partition in committed):
+            log.warning("the topic %s was made anew: it is read from its beginning", EVENTS)
+            await self.begin_epoch()
+            folded, committed = {}, dict.fromkeys(committed)
+        starts = {}
+        for partition, offset in committed.items():
+            known = [at for at in (offset, folded.get(partition)) if at is not None and at >= 0]
+            start = min(known, default=first[partition])
+            if start < first[partition]:
+                log.error(
+                    "records %d to %d of partition %d were deleted before they were folded: raise TACT_KAFKA_RETENTION",
+                    max(start, folded.get(partition, 0)),
+                    first[partition] - 1,
+                    partition,
+                )
+            starts[partition] = min(max(start, first[partition]), end[partition])
+        self._offsets = {partition: folded.get(partition, start) for partition, start in starts.items()}
+        self._saved = {partition: offset for partition, offset in folded.items() if partition in starts}
+        return starts
+
+    def source(self, partition: int) -> str:
+        """Return what the positions of a partition's events count in."""
+        return f"{EVENTS}:{partition}" if not self._epoch else f"{EVENTS}:{partition}.{self._epoch}"
+
+    def offset(self, partition: int) -> int:
+        """Return the offset before which everything is folded, 0 for a partition of somebody else's."""
+        return self._offsets.get(partition, 0)
+
+    def passed(self, records: Iterable[Record]) -> None:
+        """Note that records are folded."""
+        for record in records:
+            partition = record.partition
+            if partition in self._offsets and record.source == self.source(partition):
+                self._offsets[partition] = max(self._offsets[partition], record.offset + 1)
+
+    async def save(self) -> dict[int, int]:
+        """Write the watermarks that have moved, and return them; StoreUnavailable."""
+        moved = {
+            partition: offset
+            for partition, offset in self._offsets.items()
+            if self._saved.get(partition) != offset
+        }
+        if moved:
+            fields = [part for item in moved.items() for part in (item[0], f"{self._epoch}:{item[1]}")]
+            await self.store.connection.call("HSET", DONE, *fields)
+            self._saved |= moved
+        return moved
