@@ -1,16 +1,19 @@
 """Tell whether a part of Tact is well, as containers and operators ask: `python deploy/health.py PART`, 0 for yes.
 
-The API says so itself, at /readyz. The others follow a stream of the store, and are well while nothing in it has
-waited for them too long: that finds a worker that hangs, is stuck on an entry, or was never started. How far each has
-come is read from the store (TACT_STORE), so it does not matter on which machine this runs.
+The API says so itself, at /readyz. The others follow a stream of the store, or the events in Kafka where TACT_KAFKA
+names it, and are well while nothing has waited for them too long: that finds a worker that hangs, is stuck on an entry,
+or was never started. How far each has come is read from the store (TACT_STORE), so it does not matter on which machine
+this runs. Feature workers that share partitions are well or not together.
 """
 
 import asyncio
+import logging
 import sys
 from typing import Final
 from urllib.request import urlopen
 
 from api.settings import setting
+from engine.adapters.kafka_settings import KafkaSettings
 
 LATE_MS: Final = {
     "features": 30_000,
@@ -18,7 +21,9 @@ LATE_MS: Final = {
     "archive": 60_000,
 }
 """How long an entry may wait for each follower."""
+KAFKA_SETTINGS: Final = ("TACT_KAFKA", "TACT_KAFKA_PARTITIONS", "TACT_KAFKA_COPIES", "TACT_KAFKA_RETENTION")
 WITHIN_S: Final = 2.5
+KAFKA_WITHIN_S: Final = 8.0
 
 
 async def waited_ms(address: str, part: str) -> int:
@@ -45,6 +50,62 @@ async def waited_ms(address: str, part: str) -> int:
     return max(0, store_time(clock) - made_at)
 
 
+async def waited_in_kafka_ms(address: str, kafka: KafkaSettings) -> int:
+    """Return for how many milliseconds the oldest record that is not folded has been in Kafka, 0 without any.
+
+    Watermarks of an older topic of that name (of another epoch, or beyond the end) say nothing of this one.
+    KafkaError, TimeoutError.
+    """
+    from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415  # only where there is Kafka
+
+    from engine.adapters.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
+    from engine.adapters.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
+    from engine.adapters.topics import EVENTS  # noqa: PLC0415  # as above
+    from engine.kafka_journal import DONE, EPOCH  # noqa: PLC0415  # as above
+
+    connection = StoreConnection(StoreAddress.parse(address), within_s=WITHIN_S)
+    await connection.open()
+    try:
+        watermarks, epoch, clock = await connection.pipeline([("HGETALL", DONE), ("GET", EPOCH), ("TIME",)])
+    finally:
+        await connection.close()
+    told = [as_bytes(value) or b"" for value in as_list(watermarks)]
+    current = (as_bytes(epoch) or b"") + b":"
+    folded_to = {
+        int(partition): int(watermark.removeprefix(current))
+        for partition, watermark in zip(told[::2], told[1::2], strict=True)
+        if watermark.startswith(current)
+    }
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the one sentence of the fault says it
+    every = [TopicPartition(EVENTS, number) for number in range(kafka.partitions)]
+    oldest: list[int] = []
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    try:
+        async with asyncio.timeout(KAFKA_WITHIN_S):
+            await consumer.start()
+            if EVENTS not in await consumer.topics():
+                return 0  # nobody has sent an event yet
+            starts, ends = await consumer.beginning_offsets(every), await consumer.end_offsets(every)
+            next_at = {part: max(folded_to.get(part.partition, 0), starts[part]) for part in every}
+            next_at = {part: at if at <= ends[part] else starts[part] for part, at in next_at.items()}
+            behind = [part for part in every if next_at[part] < ends[part]]
+            consumer.assign(behind)
+            for part in behind:
+                consumer.seek(part, next_at[part])
+            oldest = [(await consumer.getone(part)).timestamp for part in behind]
+    finally:
+        await consumer.stop()
+    return max(0, store_time(clock) - min(oldest, default=store_time(clock)))
+
+
+async def _waited_ms(address: str, part: str) -> int:
+    if part == "features" and setting("TACT_KAFKA"):
+        return await waited_in_kafka_ms(address, KafkaSettings.parse(*map(setting, KAFKA_SETTINGS)))
+    return await waited_ms(address, part)
+
+
 def api_fault() -> str:
     """Return nothing when the API process of this machine is ready, else why it is not."""
     url = f"http://{setting('TACT_HOST')}:{setting('TACT_PORT')}/readyz"
@@ -58,9 +119,9 @@ def api_fault() -> str:
 def follower_fault(part: str) -> str:
     """Return nothing when the part keeps up, else why it does not."""
     try:
-        waited = asyncio.run(waited_ms(setting("TACT_STORE"), part))
+        waited = asyncio.run(_waited_ms(setting("TACT_STORE"), part))
     except Exception as error:  # noqa: BLE001  # whatever it is, nobody can say that all is well
-        return f"the store does not say: {error}"
+        return f"nobody says how far {part} has come: {str(error) or type(error).__name__}"
     print(f"{part}: the oldest entry that waits has waited {waited} ms")  # noqa: T201  # a command's answer
     return "" if waited <= LATE_MS[part] else f"that is more than {LATE_MS[part]} ms"
 
