@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from api.bodies import LINE_MAX, parse_json
 from api.call import Reply, answer, invalid
+from api.metrics import count_events
 from api.problems import Problem
 from engine.runtime import Engine
 from engine.worker import PACKED_MAX
@@ -70,6 +71,7 @@ class Reader:
     def _reject(self, detail: str, pointer: str = "") -> None:
         self._pointers.append(pointer if self._alone else f"/{self._number}{pointer}")
         self.rejected.append({"index": self._number, "detail": detail})
+        count_events("rejected")
         self._number += 1
 
     async def flush(self) -> None:
@@ -78,6 +80,7 @@ class Reader:
             events = await self.engine.journal.resolve(self._waiting)
             await self.engine.journal.append(events)
             self.accepted += len(events)
+            count_events("accepted", len(events))
             self._waiting = []
             self._now = 0
 

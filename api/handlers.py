@@ -251,7 +251,9 @@ class Handlers:
         """`GET /metrics`."""
         call.query()
         return Reply(
-            200, render(self.engine.customers.judgements), media=b"text/plain; version=0.0.4; charset=utf-8"
+            200,
+            render(self.engine.customers.measures, self.engine.connection.measures),
+            media=b"text/plain; version=0.0.4; charset=utf-8",
         )
 
     async def quarantine(self, call: Call) -> Reply:

@@ -16,6 +16,7 @@ import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -23,6 +24,7 @@ from api.settings import setting
 from engine.adapters.kafka_settings import BadKafkaSettings, KafkaSettings
 from engine.adapters.processes import Part, Program, Supervisor
 from engine.errors import TactError
+from engine.measures import FoldMeasures, FollowMeasures
 from engine.plan import Plan, compile_plan
 from engine.runtime import Engine, open_engine
 from policies.loader import load_dir
@@ -91,6 +93,18 @@ def at_once_setting() -> int:
     text = setting("TACT_AT_ONCE")
     if not (text.isascii() and text.isdigit()):
         raise Refused(f"TACT_AT_ONCE is '{text}': set it to a number of requests, or to 0 for no limit")
+    return int(text)
+
+
+def metrics_port_setting() -> int | None:
+    """Return TACT_METRICS_PORT, None where it is not set, or refuse with the way out."""
+    text = setting("TACT_METRICS_PORT")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise Refused(
+            f"TACT_METRICS_PORT is '{text}': set it to a port number from 1 to 65535, or leave it out"
+        )
     return int(text)
 
 
@@ -180,19 +194,15 @@ def calm_collector() -> None:
 
 def run_worker() -> None:
     """Fold the journal until SIGTERM or SIGINT."""
-    kafka = kafka_settings()
-    if kafka is None:
-        _run(_until_stopped(store_url(), lambda engine, stop: engine.worker.run(stop)))
-        return
-    from engine.kafka_worker import KafkaWorker  # noqa: PLC0415  # nobody else needs Faust
+    kafka, name = kafka_settings(), setting("TACT_WORKER")
+    if kafka is not None:
+        from engine.kafka_worker import KafkaWorker  # noqa: PLC0415  # nobody else needs Faust
 
-    name = setting("TACT_WORKER")
-    _run(
-        _until_stopped(
-            store_url(),
-            lambda engine, stop: KafkaWorker(engine.folding, engine.journal, kafka, name).run(stop),
-        )
-    )
+    async def fold(engine: Engine, stop: asyncio.Event) -> None:
+        worker = engine.worker if kafka is None else KafkaWorker(engine.folding, engine.journal, kafka, name)
+        await _measured(engine, engine.folding.measures, worker.run, stop)
+
+    _run(_until_stopped(store_url(), fold))
 
 
 def run_learner() -> None:
@@ -200,7 +210,11 @@ def run_learner() -> None:
     _give_way()
     from engine.learning.learner import Learner  # noqa: PLC0415  # after it gave way: the store and the API start first
 
-    _run(_until_stopped(store_url(), lambda engine, stop: Learner(engine.customers, engine.plans).run(stop)))
+    async def learn(engine: Engine, stop: asyncio.Event) -> None:
+        learner = Learner(engine.customers, engine.plans)
+        await _measured(engine, learner.measures, learner.run, stop)
+
+    _run(_until_stopped(store_url(), learn))
 
 
 def run_archive() -> None:
@@ -208,12 +222,11 @@ def run_archive() -> None:
     _give_way()
     from engine.archive import Archive  # noqa: PLC0415  # nobody else needs Parquet
 
-    folder = log_folder()
-    _run(
-        _until_stopped(
-            store_url(), lambda engine, stop: Archive(engine.customers, engine.plans, folder).run(stop)
-        )
-    )
+    async def write(engine: Engine, stop: asyncio.Event) -> None:
+        archive = Archive(engine.customers, engine.plans, log_folder())
+        await _measured(engine, archive.measures, archive.run, stop)
+
+    _run(_until_stopped(store_url(), write))
 
 
 def log_folder() -> Path:
@@ -240,6 +253,29 @@ async def _until_stopped(
         await work(engine, stop)
     finally:
         await engine.close()
+
+
+async def _measured(
+    engine: Engine,
+    measures: FoldMeasures | FollowMeasures,
+    run: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
+    stop: asyncio.Event,
+) -> None:
+    """Run a worker until it is stopped, and serve its measures where TACT_METRICS_PORT says so."""
+    port = metrics_port_setting()
+    if port is None:
+        await run(stop)
+        return
+    from api.metrics import of_folding, of_following, of_store  # noqa: PLC0415  # only where it is wanted
+    from api.metrics_server import serving  # noqa: PLC0415  # as above
+
+    own = (
+        partial(of_folding, measures)
+        if isinstance(measures, FoldMeasures)
+        else partial(of_following, measures)
+    )
+    with serving(port, own, partial(of_store, engine.connection.measures)):
+        await run(stop)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

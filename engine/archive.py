@@ -32,9 +32,10 @@ from engine.evaluation.rows import row_of
 from engine.evaluation.schema import KEPT
 from engine.ids import TAG_LENGTH, made_at, public_id, stored_uid
 from engine.learning.inputs import Inputs
+from engine.measures import FollowMeasures
 from engine.plan import Plan
 from engine.records import reservation_state
-from engine.trail import ARCHIVED, LEARNED, MADE, parse_outcome
+from engine.trail import ARCHIVED, LEARNED, MADE, parse_outcome, written_at
 from policies.model import Model
 
 DUE: Final = "tact:archive:due"
@@ -63,6 +64,7 @@ class Archive:
         self.store = customers.store
         self.folder = folder
         self.position = ""
+        self.measures = FollowMeasures(time.time())
         self._touched: dict[str, None] = {}
         self._compiled: dict[str, Inputs] = {}
         self._files = 0
@@ -82,6 +84,7 @@ class Archive:
             except NoPolicy:
                 await asyncio.sleep(0.1)
             except StoreUnavailable as error:
+                self.measures.errors["store"] += 1
                 if not away:
                     log.warning("the store does not answer, waiting: %s", error)
                 away = True
@@ -95,6 +98,7 @@ class Archive:
         try:
             await self.flush()
         except OSError as error:
+            self.measures.errors["folder"] += 1
             log.critical(
                 "the decision log cannot be written to %s (%s): make room there, or mend the folder; nothing is lost",
                 self.folder,
@@ -105,12 +109,15 @@ class Archive:
         """Take one batch of steps in; returns how many there were."""
         if not self.position:
             self.position = (as_bytes(await self.store.connection.call("GET", ARCHIVED)) or b"0-0").decode()
+        asked_s = time.time()
         entries = await self.store.steps(self.position, BATCH)
         if not entries:
+            self.measures.took(0, asked_s)
             return 0
         made: dict[str, None] = {}
         for position, step in entries:
             if step is None:
+                self.measures.errors["step"] += 1
                 log.warning("the step %s of the trail is damaged and left out", position)
                 continue
             key = step.tag + step.uid
@@ -127,6 +134,7 @@ class Archive:
         last = entries[-1][0]
         await self.store.connection.pipeline([*commands, ("SET", ARCHIVED, last)])
         self.position = last
+        self.measures.took(len(entries), asked_s if len(entries) < BATCH else written_at(last) / 1000)
         return len(entries)
 
     async def flush(self) -> int:

@@ -91,7 +91,9 @@ class Checking:
                 results.update(await self._wave(part, take, seed))
 
         await asyncio.gather(*(wave(groups[at : at + _WAVE]) for at in range(0, len(groups), _WAVE)))
-        return [results[row.number] for row in rows]
+        answers = [results[row.number] for row in rows]
+        self.customers.measures.checked(answers)
+        return answers
 
     async def _wave(self, groups: Sequence[Group], take: bool, seed: bytes) -> dict[int, Json]:
         """Judge customers together; those that another request of this process holds come last."""
@@ -144,7 +146,7 @@ class Checking:
         commits = [_commit(plan, held, taken) for held, _, taken in waiting]
         for (held, rows, _), done in zip(waiting, await self.store.commit_many(commits), strict=True):
             if done.code == "done":
-                self.customers.judgements[1] += 1
+                self.customers.measures.judgements[1] += 1
             else:
                 alone.append((held.facts.customer_id, rows))
         if alone:  # what did not take its part of a quota may have kept others from it
@@ -174,7 +176,7 @@ class Checking:
                 return
             done = await self.store.commit(_commit(plan, held, taken))
             if done.code == "done":
-                self.customers.judgements[judgement] += 1
+                self.customers.measures.judgements[judgement] += 1
                 return
             if done.code == "quota":
                 name = taken.changes[done.quota].quota.name

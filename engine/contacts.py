@@ -86,10 +86,10 @@ class Contacts:
                 commit = self._judge_confirm(plan, held, contact, reservation_id)
                 done = await self.store.commit(commit)
                 if done.code == "done":
-                    self.customers.judgements[judgement] += 1
+                    self.customers.measures.judgements[judgement] += 1
                     return Confirmed(answer, plan.policy.version)
                 if done.code == "quota":
-                    raise _late_refusal(*no_room(plan, commit.quotas[done.quota].quota, held.now))
+                    raise self._refused(*no_room(plan, commit.quotas[done.quota].quota, held.now))
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
 
@@ -110,7 +110,7 @@ class Contacts:
         if stops:
             moments = [standing.eligible_at(channel, item) for item in contact.items]
             at = None if None in moments else max(moment for moment in moments if moment is not None)
-            raise _late_refusal(list(dict.fromkeys(stops)), at)
+            raise self._refused(list(dict.fromkeys(stops)), at)
         changes = confirmed(plan, channel.name, contact.items, held.now, member, late=late)
         until = standing.yes_until(channel, contact.items)
         if not late:
@@ -144,7 +144,7 @@ class Contacts:
                 gone = _step(RELEASED, contact, reservation_id)
                 done = await self.store.commit(self._write(plan, held, facts, changes, FAR, gone))
                 if done.code == "done":
-                    self.customers.judgements[judgement] += 1
+                    self.customers.measures.judgements[judgement] += 1
                     return answer
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
@@ -202,7 +202,8 @@ class Contacts:
                 changes = (QuotaOp(quota, "settle", held.tag + uid),) if quota is not None else ()
                 done = await self.store.commit(self._write(plan, held, facts, changes, FAR))
                 if done.code == "done":
-                    self.customers.judgements[judgement] += 1
+                    self.customers.measures.judgements[judgement] += 1
+                    self.customers.measures.overruns.update(rules)
                     return Recorded(public_id(held.tag, uid), rules)
                 held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
@@ -221,6 +222,15 @@ class Contacts:
         keep = plan.policy.keep
         blob = next_version(pruned(facts, held.now, keep.contacts_ms, keep.events_ms), held.now)
         return commit_of(plan, held, blob, changes, until, step)
+
+    def _refused(self, stops: Sequence[Refusal], eligible_at: int | None) -> Conflict:
+        names = list(dict.fromkeys(stop.rule for stop in stops))
+        self.customers.measures.refused("confirm", names)
+        return Conflict(
+            f"the message may not be sent now: {', '.join(names)}",
+            reasons=[refusal(stop) for stop in stops],
+            eligible_at=when(eligible_at),
+        )
 
     @staticmethod
     def _place(reservation_id: str) -> tuple[str, str]:
@@ -242,15 +252,6 @@ def _step(kind: str, contact: Contact, reservation_id: str) -> bytes:
     place = split_id(reservation_id)
     offered = any(item.offer is not None for item in contact.items)
     return step(kind, *place) if place is not None and offered else b""
-
-
-def _late_refusal(stops: Sequence[Refusal], eligible_at: int | None) -> Conflict:
-    names = ", ".join(dict.fromkeys(stop.rule for stop in stops))
-    return Conflict(
-        f"the message may not be sent now: {names}",
-        reasons=[refusal(stop) for stop in stops],
-        eligible_at=when(eligible_at),
-    )
 
 
 def _contact_time(request: ContactRequest, now: int, keep_ms: int) -> int:

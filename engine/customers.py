@@ -5,7 +5,6 @@ twice; between processes the commit script's version check does the same work.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 from engine.adapters.store import Committed, Loaded, Store
 from engine.errors import Busy
 from engine.ledger import nothing_over, pruned, record
+from engine.measures import JudgingMeasures
 from engine.quotas import Quota
 from features.catalogue import Catalogue, migrate
 from features.codec import decode_state, encode_appended, encode_facts, open_facts
@@ -86,8 +86,7 @@ class Customers:
         """`secret` keys the tags: without it nobody can tell whose a key is."""
         self.store = store
         self.secret = secret
-        self.judgements: Counter[int] = Counter()
-        """How many commits needed so many judgements: more than one where another process came first."""
+        self.measures = JudgingMeasures()
         self._lanes: dict[str, list[asyncio.Future[None]]] = {}
 
     def tag(self, customer_id: str) -> str:

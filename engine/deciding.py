@@ -112,7 +112,7 @@ class Deciding:
             commit, changes = self._commit(judged, body, idempotency)
             done = await self.store.commit(commit, _left(started))
             if done.code == "done":
-                self.customers.judgements[judgement] += 1
+                self._count(judgement, judged.decision)
                 return Answer(body)
             if done.code == "answered":
                 assert idempotency is not None  # noqa: S101  # only stored with a key
@@ -121,6 +121,13 @@ class Deciding:
                 spent = spent | {changes[done.quota].quota.name}
             held = await self.customers.again(held, done)
         raise Busy("too many requests change this customer at once: try again")
+
+    def _count(self, judgement: int, decision: Decision) -> None:
+        measures = self.customers.measures
+        measures.judgements[judgement] += 1
+        measures.decisions[decision.action, decision.reason] += 1
+        if decision.blocks:
+            measures.refused("decide", {block.rule for block in decision.blocks})
 
     def _quotas(self, request: DecideRequest) -> tuple[Quota, ...]:
         """Return the quotas of the placement, as far as the current plan knows it."""
@@ -225,12 +232,15 @@ class Deciding:
         if placement is None:
             raise Invalid(f"there is no placement '{request.placement}'", pointer="/placement")
         fallback = placement.placement.fallback if placement.channel.kind == "inbound" else None
+        action = "none" if fallback is None else "offer"
+        if not request.preview:
+            self.customers.measures.decisions[action, "state_unavailable"] += 1
         answer: Json = {
             "decision_id": public_id("0" * 16, make_uid(time.time_ns() // 1_000_000, os.urandom)),
             "customer_id": request.customer_id,
             "placement": request.placement,
             "channel": placement.channel.name,
-            "action": "none" if fallback is None else "offer",
+            "action": action,
             "reason": "state_unavailable",
             "offers": [] if fallback is None else [_fallback(plan, fallback)],
             "question": None,

@@ -2,8 +2,8 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 
 class Histogram:
@@ -54,7 +54,12 @@ class FollowMeasures:
         self.taken_until_s = now_s
         """All that came before this moment (Unix time) is taken in."""
         self.errors: Counter[str] = Counter()
-        """What went wrong, by where: the store did not answer, the folder cannot be written to, a step is damaged."""
+        """What went wrong, by where: store (it did not answer), folder (it cannot be written to), step (damaged)."""
+
+    def took(self, steps: int, until_s: float) -> None:
+        """Count steps taken in; with them all that came before `until_s` (Unix time) is."""
+        self.steps += steps
+        self.taken_until_s = until_s
 
 
 class JudgingMeasures:
@@ -72,6 +77,21 @@ class JudgingMeasures:
         """By what was asked (decide, check, confirm) and the rule that stood in the way."""
         self.overruns: Counter[str] = Counter()
         """Contacts from outside that broke a rule, by the rule."""
+
+    def checked(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        """Count the answers of a check; those that could not be judged are neither allowed nor refused."""
+        for answer in answers:
+            allowed = answer.get("allowed")
+            if allowed is None:
+                continue
+            self.checks[allowed] += 1
+            if not allowed:
+                self.refused("check", {reason["rule"] for reason in answer["reasons"]})
+
+    def refused(self, asked: str, rules: Collection[str]) -> None:
+        """Count the rules that stood in the way, each once."""
+        for rule in rules:
+            self.refusals[asked, rule] += 1
 
 
 class StoreMeasures:

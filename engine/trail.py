@@ -81,6 +81,11 @@ def amount_of(properties: Mapping[str, object]) -> float | None:
     return float(amount) if abs(amount) <= AMOUNT_MAX else None
 
 
+def written_at(position: str) -> int:
+    """Return when the entry at a position was written (the store's time, ms)."""
+    return int(position.partition("-")[0])
+
+
 def parse_step(blob: bytes) -> Step:
     """Decode a step; ValueError for anything that `step` did not make."""
     head = blob[:_ID].decode("ascii")

@@ -25,8 +25,9 @@ from engine.learning.inputs import Inputs
 from engine.learning.outcomes import Case, Learning, Notes
 from engine.learning.serving import MODEL, MODEL_VERSION
 from engine.learning.snapshot import BadSnapshot, Snapshot, pack, unpack
+from engine.measures import FollowMeasures
 from engine.plan import Plan
-from engine.trail import LEARNED, RELEASED, Step
+from engine.trail import LEARNED, RELEASED, Step, written_at
 from policies.plain_objects import NotPlain
 
 CHECKPOINT: Final = "tact:learner"
@@ -54,6 +55,7 @@ class Learner:
         self.store: Store = customers.store
         self.learning = Learning()
         self.position = "0-0"
+        self.measures = FollowMeasures(time.time())
         self._inputs: dict[tuple[str, str], Inputs] = {}
         self._kept = ""
         self._learned = False
@@ -102,6 +104,7 @@ class Learner:
             except NoPolicy:
                 await asyncio.sleep(0.1)
             except StoreUnavailable as error:
+                self.measures.errors["store"] += 1
                 if not away:
                     log.warning("the store does not answer, waiting: %s", error)
                 away = True
@@ -113,15 +116,20 @@ class Learner:
 
     async def step(self) -> int:
         """Take one batch in; returns how many steps there were."""
+        asked_s = time.time()
         entries = await self.store.steps(self.position, BATCH)
         cases = await self._cases([step for _, step in entries if step is not None])
         for position, step in entries:
             self.position = position
             if step is None:
+                self.measures.errors["step"] += 1
                 log.warning("the step %s of the trail is damaged and left out", position)
                 continue
-            at = int(position.partition("-")[0])
+            at = written_at(position)
             self._learned |= self.learning.take(step, at, lambda step: cases.get(step.tag + step.uid))
+        self.measures.took(
+            len(entries), asked_s if len(entries) < BATCH else written_at(self.position) / 1000
+        )
         return len(entries)
 
     async def publish(self, now: float) -> None:
