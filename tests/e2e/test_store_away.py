@@ -115,6 +115,8 @@ def test_inbound_answers_the_placements_fallback_with_no_probability(api: Api, s
     assert (offer["offer"], offer["content"]) == ("tips", {"title": "Dry feet"})
     assert (offer["selection_probability"], offer["propensity"]) == (None, None)
     assert took_s < SANITY_S
+    counted = api.send("GET", "/metrics").raw
+    assert b'tact_decisions_total{action="offer",reason="state_unavailable"}' in counted
 
 
 def test_inbound_without_a_fallback_is_silent(api: Api, stopped: Stopped) -> None:
