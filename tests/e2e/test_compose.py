@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from api.remote import RemoteFailure, ask
-from engine.adapters.connection import StoreConnection
+from engine.adapters.connection import StoreAddress, StoreConnection
 from engine.adapters.server import ValkeyServer
+from engine.adapters.store import as_list
+from engine.kafka_journal import DONE
 from engine.worker import CHECKPOINT, STREAM
 from loadtests import shop
 from loadtests.distributed import COMPOSE, KAFKA, ROOT, port_variables, read_services
@@ -42,6 +44,7 @@ class Distributed:
         self.log = folder / "log"
         self.store = f"redis://127.0.0.1:{ports['STORE_PORT']}"
         self.kafka_port = int(ports["KAFKA_PORT"])
+        self.kafka = f"127.0.0.1:{self.kafka_port}"
         self.urls = (f"http://127.0.0.1:{ports['API_1_PORT']}", f"http://127.0.0.1:{ports['API_2_PORT']}")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -139,6 +142,21 @@ def test_an_event_sent_to_one_counts_in_a_decision_of_the_other(distributed: Dis
     assert ask(first, "POST", "/v1/events", event)["accepted"] == 1
     eventually(lambda: running_shoes() != before)
     assert before == "not_eligible"
+    eventually(lambda: watermarks(distributed))  # it came through Kafka
+
+
+def watermarks(distributed: Distributed) -> list[object]:
+    """Return what the store knows of how far Kafka's partitions are folded."""
+
+    async def read() -> list[object]:
+        connection = StoreConnection(StoreAddress.parse(distributed.store))
+        await connection.open()
+        try:
+            return list(as_list(await connection.call("HGETALL", DONE)))
+        finally:
+            await connection.close()
+
+    return asyncio.run(read())
 
 
 def test_a_policy_activated_at_one_decides_at_the_other_at_once(distributed: Distributed) -> None:
@@ -164,7 +182,8 @@ def well(store_url: str, part: str, **settings: str) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize("part", ["api", "features", "learner", "archive"])
 def test_every_part_is_told_to_be_well(distributed: Distributed, part: str) -> None:
-    told = well(distributed.store, part, TACT_PORT=distributed.urls[1].rpartition(":")[2])
+    port = distributed.urls[1].rpartition(":")[2]
+    told = well(distributed.store, part, TACT_PORT=port, TACT_KAFKA=distributed.kafka)
     assert told.returncode == 0, told.stderr
 
 
@@ -199,6 +218,7 @@ def test_commands_of_the_operating_page_work(distributed: Distributed, tmp_path:
         .replace("http://127.0.0.1:8081", distributed.urls[1])
         .replace("TACT_PORT=8081", f"TACT_PORT={distributed.urls[1].rpartition(':')[2]}")
         .replace("redis://127.0.0.1:6379", distributed.store)
+        .replace("127.0.0.1:9092", distributed.kafka)
         .replace("var/distributed", str(distributed.data))
         .replace(" /backup", f" {tmp_path}/backup")
     )
@@ -269,12 +289,29 @@ def _reads(url: str, decision_id: str) -> bool:
         return False
 
 
+def test_a_kafka_that_died_is_started_again_and_takes_events(distributed: Distributed) -> None:
+    (java,) = (pid for pid in distributed.pids if b"kafka.Kafka" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(java, signal.SIGKILL)
+    assert is_gone(java)
+    event = {"type": "page_view", "customer_id": "after-kafka", "event_id": "e1"}
+
+    def accepted() -> bool:
+        try:
+            return bool(ask(distributed.urls[0], "POST", "/v1/events", event)["accepted"])
+        except RemoteFailure:
+            return False
+
+    eventually(accepted, 60)
+    assert brokers(distributed.kafka_port) == {1}
+
+
 def test_ctrl_c_ends_everything_and_leaves_nothing_behind(distributed: Distributed) -> None:
-    assert len(distributed.pids) == 8
+    pids = children(distributed.process.pid)
+    assert len(pids) == 8
     began = time.monotonic()
     distributed.process.send_signal(signal.SIGINT)
     assert distributed.process.wait(15) == 0
-    assert [is_gone(pid, 0) for pid in distributed.pids] == [True] * 8
+    assert [is_gone(pid, 0) for pid in pids] == [True] * 8
     assert time.monotonic() - began < 15
     assert well(distributed.store, "features").returncode == 1
     assert well(distributed.store, "api", TACT_PORT=distributed.urls[0].rpartition(":")[2]).returncode == 1
