@@ -72,10 +72,8 @@ class Folding:
         if not entries:
             return 0
         quarantined = 0
-        _, version = await self.store.clock()
-        plan = await self.plans.get(version)
         for waiting in _rounds(entries):
-            quarantined += await self._fold_round(plan, waiting)
+            quarantined += await self._fold_round(waiting)
         self.measures.batches.observe(len(entries))
         return quarantined
 
@@ -85,7 +83,7 @@ class Folding:
         self.measures.quarantined[kind] += 1
         log.warning("quarantined an entry of the journal: %s", reason)
 
-    async def _fold_round(self, plan: Plan, entries: Sequence[Entry]) -> int:
+    async def _fold_round(self, entries: Sequence[Entry]) -> int:
         """Fold entries of which each customer has a run; returns how many went to the quarantine."""
         unlinked = await self._link(entries)
         groups: dict[str, list[Entry]] = {}
@@ -97,6 +95,7 @@ class Folding:
         )
         now = store_time(prologue[0])
         version = (as_bytes(prologue[1]) or b"").decode()
+        plan = await self.plans.get(version)
         named = await self._named(entries)
         saves: list[Save] = []
         saved: list[tuple[str, list[Entry]]] = []

@@ -1,4 +1,4 @@
-"""The feature worker on Kafka: a Faust agent takes records, batches of them are folded, watermarks say how far.
+"""The feature worker on Kafka: Faust shares the partitions out and fetches, batches are folded, watermarks say how far.
 
 What holds, and why (each was seen to go wrong without it):
 - Faust may commit past work that is still under way, so its acknowledgements are off. How far each partition is folded
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
 from engine.activation import NoPolicy
-from engine.adapters.connection import StoreUnavailable
+from engine.adapters.connection import StoreReplyError, StoreUnavailable
 from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.topics import EVENTS, GROUP, KafkaAway, ensure
 from engine.folding import Folding
@@ -33,9 +33,11 @@ from engine.journal import Journal
 from engine.watermarks import Watermarks
 from engine.worker import BEAT, BEAT_MS
 
+LANES: Final = 3
+"""Batches under way at a time, each of partitions of its own: one is folded while others wait for the store."""
 BATCH_RECORDS: Final = 500
-BATCH_BYTES: Final = 256_000
-"""A batch ends with the record that passes this: some thousand events."""
+BATCH_BYTES: Final = 64_000
+"""A batch ends with the record that passes this: some hundred events."""
 AHEAD_BYTES: Final = 4_000_000
 """Bytes taken from Faust and not yet folded; beyond them it has to wait."""
 SAVE_S: Final = 0.25
@@ -44,8 +46,19 @@ SILENT_S: Final = 30.0
 """Without progress for so long, while there are records, the worker ends with an error."""
 REREAD_S: Final = 5.0
 RETRY_S: Final = 0.5
+END_S: Final = 5.0
 
 log = logging.getLogger("tact.worker")
+
+
+class _Lane:
+    """Records of some partitions that wait to be folded, in order."""
+
+    __slots__ = ("arrived", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Record] = deque()
+        self.arrived = asyncio.Event()
 
 
 class WorkerStuck(Exception):  # the sentence is what matters
@@ -67,9 +80,8 @@ class KafkaWorker:
         """Partition to the offset that is to come next."""
         self._gaps: dict[int, tuple[int, int, float]] = {}
         """Partition to a gap that is read again: where it begins, the record behind it, when that was asked for."""
-        self._waiting: deque[Record] = deque()
+        self._lanes = [_Lane() for _ in range(LANES)]
         self._waiting_bytes = 0
-        self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._progress_at = time.monotonic()
         self._app: Any = None
@@ -78,15 +90,17 @@ class KafkaWorker:
         """Fold until `stop` is set; TopicMismatch, WorkerStuck, or what ended Faust."""
         if not await self._ready(stop):
             return
-        folding = asyncio.create_task(self._fold(stop))
+        folding = asyncio.gather(*(self._fold(lane, stop) for lane in self._lanes))
         try:
-            while not stop.is_set():
+            while not stop.is_set() and await self._ready(stop):
                 await self._follow(stop, folding)
         finally:
             stop.set()
-            self._arrived.set()
-            await folding
-        await self._save()
+            for lane in self._lanes:
+                lane.arrived.set()
+            await asyncio.wait([folding], timeout=END_S)
+            with suppress(StoreUnavailable):
+                await self.watermarks.save()
 
     async def _ready(self, stop: asyncio.Event) -> bool:
         """Wait for Kafka and its topic, and say whether both are there."""
@@ -104,18 +118,19 @@ class KafkaWorker:
                 return True
         return False
 
-    async def _follow(self, stop: asyncio.Event, folding: "asyncio.Task[None]") -> None:
+    async def _follow(self, stop: asyncio.Event, folding: "asyncio.Future[Any]") -> None:
         """Run Faust until it ends, `stop` is set, or folding ends; one that crashed is made anew."""
         app = self._app = _application(self.settings, self._name, self)
         self._progress_at = time.monotonic()
-        await app.start()
-        saved_at = beaten_at = 0.0
+        starting = asyncio.create_task(app.start())
+        stopping = asyncio.create_task(stop.wait())
         try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            saved_at = beaten_at = 0.0
             while not (stop.is_set() or app.should_stop or folding.done()):
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), 0.1)
+                await asyncio.wait([stopping], timeout=0.1)
                 now = time.monotonic()
-                with suppress(StoreUnavailable):
+                with suppress(StoreUnavailable, TimeoutError):
                     if now - beaten_at >= 1:
                         await self.store.connection.call("SET", BEAT, 1, "PX", BEAT_MS)
                         beaten_at = now
@@ -124,7 +139,10 @@ class KafkaWorker:
                         saved_at = now
                 self._watch(now)
         finally:
-            await self._save()
+            starting.cancel()
+            stopping.cancel()
+            with suppress(StoreUnavailable, TimeoutError):
+                await self._save()
             await _stopped(app)
         if folding.done():
             folding.result()
@@ -154,26 +172,26 @@ class KafkaWorker:
         self._progress_at = time.monotonic()
         return {tp: starts[tp.partition] for tp in committed}
 
-    async def take(self, stream: Any) -> None:
-        """Take records as they come: the whole of the Faust agent."""
-        async for event in stream.events():
-            message = event.message
-            if not await self._follows(message):
-                continue
-            partition, value = message.partition, message.value or b""
-            at = round(message.timestamp * 1000)
-            source = self.watermarks.source(partition)
-            self._waiting.append(Record(source, partition, message.offset, at, value))
-            self._waiting_bytes += len(value)
-            self._arrived.set()
-            while self._waiting_bytes > AHEAD_BYTES:
-                self._room.clear()
-                await self._room.wait()
+    async def take(self, partition: int, batch: Sequence[Any]) -> None:
+        """Take what was fetched of a partition (aiokafka's records, in order); waits while too much is taken."""
+        expected = self._next.get(partition, -1)
+        if expected < 0 or not await self._follows(partition, expected, batch[0].offset):
+            return
+        source = self.watermarks.source(partition)
+        lane = self._lanes[partition % LANES]
+        for record in batch:
+            if record.offset >= expected:
+                value = record.value or b""
+                lane.waiting.append(Record(source, partition, record.offset, record.timestamp, value))
+                self._waiting_bytes += len(value)
+        self._next[partition] = max(expected, batch[-1].offset + 1)
+        lane.arrived.set()
+        while self._waiting_bytes > AHEAD_BYTES:
+            self._room.clear()
+            await self._room.wait()
 
-    async def _follows(self, message: Any) -> bool:
-        """Say whether a record is the next one of its partition; see to a gap before it."""
-        partition, offset = message.partition, message.offset
-        expected = self._next.get(partition, offset)
+    async def _follows(self, partition: int, expected: int, offset: int) -> bool:
+        """Say whether what was fetched begins where it should; see to a gap before it."""
         if offset > expected:
             now = time.monotonic()
             begin, behind, at = self._gaps.get(partition, (-1, -1, 0.0))
@@ -190,24 +208,21 @@ class KafkaWorker:
                 expected,
                 offset - 1,
             )
-        if offset < expected:
-            return False
         self._gaps.pop(partition, None)
-        self._next[partition] = offset + 1
         return True
 
     # ------------------------------------------------------------------ folding
 
-    async def _fold(self, stop: asyncio.Event) -> None:
-        """Fold what was taken, batch after batch."""
+    async def _fold(self, lane: _Lane, stop: asyncio.Event) -> None:
+        """Fold what a lane holds, batch after batch."""
         while not stop.is_set():
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting and not stop.is_set():
+            await lane.arrived.wait()
+            lane.arrived.clear()
+            while lane.waiting and not stop.is_set():
                 records: list[Record] = []
                 size = 0
-                while self._waiting and len(records) < BATCH_RECORDS and size < BATCH_BYTES:
-                    records.append(self._waiting.popleft())
+                while lane.waiting and len(records) < BATCH_RECORDS and size < BATCH_BYTES:
+                    records.append(lane.waiting.popleft())
                     size += len(records[-1].value)
                 if await self._folded(records, stop):
                     self.watermarks.passed(records)
@@ -222,10 +237,12 @@ class KafkaWorker:
             try:
                 entries, _ = await self._intake.entries(records)
                 await self.folding.fold(entries)
-            except (StoreUnavailable, NoPolicy) as error:
+            except (StoreUnavailable, StoreReplyError, NoPolicy) as error:
                 if not told:
                     log.warning("waiting: %s", error)
-                told, self._progress_at = True, time.monotonic()
+                    told = True
+                if not isinstance(error, StoreReplyError):  # it comes back by itself; who refuses may not
+                    self._progress_at = time.monotonic()
                 await asyncio.sleep(RETRY_S / 2)
             else:
                 return True
@@ -234,12 +251,10 @@ class KafkaWorker:
     async def _save(self) -> None:
         """Write the watermarks that moved, and commit them for Kafka's tools."""
         moved = await self.watermarks.save()
-        consumer = self._app.consumer
-        mine = {
-            TP(EVENTS, partition): offset for partition, offset in moved.items() if partition in self._next
-        }
+        mine = {TP(EVENTS, partition): offset for partition, offset in moved.items()}
         if mine and not self._app.should_stop:
-            await consumer.tell(mine)
+            async with asyncio.timeout(1):
+                await self._app.consumer.tell(mine)
 
     def _watch(self, now: float) -> None:
         """Measure the lag of each partition; WorkerStuck where there is some and nothing moves."""
@@ -278,7 +293,7 @@ class _Thread(AIOKafkaConsumerThread):
 
 
 class _Consumer(Consumer):
-    """Faust's consumer, which begins where our watermarks say."""
+    """Faust's consumer, which begins where our watermarks say and hands over whole fetches."""
 
     worker: KafkaWorker
 
@@ -294,6 +309,24 @@ class _Consumer(Consumer):
         starts = await self.worker.begin_at(committed, first, end)
         await self.seek_wait(starts)
         return starts
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Hand what is fetched to the worker, a partition at a time.
+
+        Faust's own way, through a stream, makes four tasks for each record: a no-op agent costs what half a fold does.
+        """
+        while not (self.should_stop or fetcher.should_stop):
+            generation = self.app.consumer_generation_id
+            try:
+                records, _ = await self._wait_next_records(1.0)
+            except self.consumer_stopped_errors:
+                if self.app.should_stop:
+                    return
+                raise
+            for tp, batch in (records or {}).items():
+                # What was fetched before a rebalance is read again after it.
+                if batch and self.flow_active and generation == self.app.consumer_generation_id:
+                    await self.worker.take(tp.partition, batch)
 
     async def tell(self, offsets: Mapping[TP, int]) -> None:
         """Commit offsets; nobody depends on it."""
@@ -317,16 +350,14 @@ def _application(settings: KafkaSettings, name: str, worker: KafkaWorker) -> Any
         broker_request_timeout=15,
         broker_commit_interval=2,
         stream_wait_empty=False,
-        stream_buffer_maxsize=1024,
     )
     own: Any = app.transport
     own.Consumer = type("Consumer", (_Consumer,), {"worker": worker})
-    topic = app.topic(EVENTS, value_type=bytes, key_type=bytes, value_serializer="raw", acks=False)
-    app.agent(topic, concurrency=1, name="tact.features")(worker.take)
+    app.topics.add(app.topic(EVENTS, acks=False))
     return app
 
 
 async def _stopped(app: Any) -> None:
     with suppress(Exception):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(END_S):
             await app.stop()
