@@ -1,0 +1,94 @@
+"""Workers tell their metrics on loopback, on a port of their own each, where a setting says so."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from features.event import Event
+from loadtests.kafka.node import free_ports
+from tests.conftest import eventually
+from tests.e2e.learning_world import World, shop
+
+__all__ = ["shop"]  # pytest finds the fixture here
+
+Start = Callable[[str, int], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(world: World, tmp_path: Path) -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def one(part: str, port: int) -> subprocess.Popen[str]:
+        settings = {"TACT_STORE": world.url, "TACT_DATA": str(tmp_path), "TACT_METRICS_PORT": str(port)}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "api.main", "worker", part],
+                env={**os.environ, **settings},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield one
+    for process in started:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def page(port: int) -> str:
+    """Return what a worker tells, nothing while it does not listen yet."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+            text: str = reply.read().decode()
+            return text
+    except OSError:
+        return ""
+
+
+def listening(port: int) -> list[str]:
+    """Return the addresses on which somebody of this machine listens on a port, as the kernel writes them."""
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    places = [row[1].split(":") for row in map(str.split, lines) if row[3] == "0A"]
+    return [address for address, number in places if int(number, 16) == port]
+
+
+def test_each_worker_tells_what_it_did(world: World, start: Start) -> None:
+    world.decide()
+    now = world.run(world.one.store.clock())[0]
+    event = Event(type="page_view", customer_id="c1", occurred_at=now, received_at=now, event_id="e-1")
+    world.run(world.one.journal.append([event]))
+    ports = dict(zip(("features", "learner", "archive"), free_ports(3), strict=True))
+    processes = [start(part, port) for part, port in ports.items()]
+    own = {
+        "features": "tact_fold_batch_events_count 1.0",
+        "learner": "tact_trail_steps_total 1.0",
+        "archive": "tact_trail_steps_total 1.0",
+    }
+    for part, said in own.items():
+        eventually(lambda port=ports[part], said=said: said in page(port), 60)  # type: ignore[misc]
+        text = page(ports[part])
+        assert "\ntact_store_round_trips_total" in text
+        assert "\nprocess_resident_memory_bytes" in text
+        assert listening(ports[part]) == ["0100007F"]
+    for process in processes:
+        process.terminate()
+    assert [(process.communicate(timeout=15)[1], process.returncode) for process in processes] == [
+        ("", 0)
+    ] * 3
+
+
+def test_a_port_in_use_is_an_error_that_names_the_setting(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start("features", port)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said.startswith(f"tact: TACT_METRICS_PORT is {port}, and 127.0.0.1:{port} cannot be listened on")
+    assert said.count("\n") == 1
