@@ -318,13 +318,21 @@ def run_up(
         "TACT_LISTEN_FD": str(listener.fileno()),
         "TACT_DATA": str(data),
         "TACT_KAFKA": "",  # this is the embedded default, whatever else the caller's environment is for
+        "TACT_DRAIN_S": "0",  # all stop together: there is nobody to send clients to
         "PYTHONUNBUFFERED": "1",
     }
+    metrics_port = metrics_port_setting()
+
+    def with_port(number: int) -> dict[str, str]:
+        """Each worker tells its metrics on a port of its own: the one that is set, and those after it."""
+        own = {} if metrics_port is None else {"TACT_METRICS_PORT": str(metrics_port + number)}
+        return {**environment, **own}
+
     command = [sys.executable, "-m", "api.main"]
-    worker = Program("the feature worker", [*command, "worker", "features"], environment)
+    worker = Program("the feature worker", [*command, "worker", "features"], with_port(0))
     followers: list[Part] = [
-        _Follower("the learner", [*command, "worker", "learner"], environment),
-        _Follower("the archive", [*command, "worker", "archive"], environment),
+        _Follower("the learner", [*command, "worker", "learner"], with_port(1)),
+        _Follower("the archive", [*command, "worker", "archive"], with_port(2)),
     ]
     apis = [
         Program(f"API process {number}", [*command, "api"], environment, (listener.fileno(),))

@@ -12,6 +12,7 @@ import pytest
 
 from features.event import Event
 from loadtests.kafka.node import free_ports
+from loadtests.server import start as run
 from tests.conftest import eventually
 from tests.e2e.learning_world import World, shop
 
@@ -82,6 +83,17 @@ def test_each_worker_tells_what_it_did(world: World, start: Start) -> None:
     assert [(process.communicate(timeout=15)[1], process.returncode) for process in processes] == [
         ("", 0)
     ] * 3
+
+
+def test_tact_up_gives_its_workers_a_port_each(tmp_path: Path) -> None:
+    # No client is given a port of this range, so those after it are free too, unless some server has one.
+    port = free_ports(1)[0]
+    tact = run(tmp_path / "data", environment={"TACT_METRICS_PORT": str(port)})
+    try:
+        for number, said in enumerate(("tact_fold_batch_events", "tact_trail_steps", "tact_trail_steps")):
+            eventually(lambda place=port + number, said=said: said in page(place), 60)  # type: ignore[misc]
+    finally:
+        tact.stop()
 
 
 def test_a_port_in_use_is_an_error_that_names_the_setting(start: Start) -> None:
