@@ -1,15 +1,21 @@
-"""Workers tell their metrics on loopback, on a port of their own each, where a setting says so."""
+"""Workers count what they do, and tell it on loopback, on a port of their own each, where a setting says so."""
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
+from engine.adapters.connection import StoreUnavailable
+from engine.archive import Archive
+from engine.learning.learner import Learner
+from engine.trail import TRAIL, written_at
 from features.event import Event
 from loadtests.kafka.node import free_ports
 from loadtests.server import start as run
@@ -104,3 +110,51 @@ def test_a_port_in_use_is_an_error_that_names_the_setting(start: Start) -> None:
     assert process.returncode == 1
     assert said.startswith(f"tact: TACT_METRICS_PORT is {port}, and 127.0.0.1:{port} cannot be listened on")
     assert said.count("\n") == 1
+
+
+@pytest.fixture(params=["learner", "archive"])
+def follower(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Learner | Archive:
+    """A follower that takes in one step at a time."""
+    if request.param == "learner":
+        monkeypatch.setattr("engine.learning.learner.BATCH", 1)
+        return Learner(world.one.customers, world.one.plans)
+    monkeypatch.setattr("engine.archive.BATCH", 1)
+    return Archive(world.one.customers, world.one.plans, tmp_path)
+
+
+def test_a_follower_knows_up_to_when_it_has_taken_all_in(world: World, follower: Learner | Archive) -> None:
+    world.decide()
+    world.run(follower.step())
+    assert follower.measures.taken_until_s == written_at(follower.position) / 1000
+    before = time.time()
+    world.run(follower.step())
+    assert follower.measures.taken_until_s >= before
+    assert (follower.measures.steps, follower.measures.errors) == (1, {})
+
+
+def test_a_follower_counts_what_goes_wrong(
+    world: World, follower: Learner | Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.call("XADD", TRAIL, "*", "s", "damaged")
+    world.run(follower.step())
+    stop = asyncio.Event()
+
+    async def away() -> int:
+        stop.set()
+        raise StoreUnavailable("it is gone", maybe_applied=False)
+
+    monkeypatch.setattr(follower, "step", away)
+    world.run(follower.run(stop))
+    assert follower.measures.errors == {"step": 1, "store": 1}
+
+
+def test_the_archive_counts_that_its_folder_is_of_no_use(world: World, tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    archive = Archive(world.one.customers, world.one.plans, tmp_path / "log")
+    world.event("accept", world.decide())
+    while world.run(archive.step()):
+        pass
+    world.run(archive.try_flush())
+    assert archive.measures.errors == {"folder": 1}
