@@ -94,6 +94,7 @@ class HardenedProtocol(AdmittingProtocol):
         self._head_seen = 0  # bytes of all pieces of an incomplete head, the first one included
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_of: tuple[_Phase, HTTPScope | None] = (_Phase.NONE, None)
+        self._last: Any = None  # whose answer closes the connection, since we are leaving
         self._paced: RequestResponseCycle | None = None  # the stream whose pauses are bounded
         self._over = False  # refused: what still comes is dropped
 
@@ -137,7 +138,10 @@ class HardenedProtocol(AdmittingProtocol):
             self._check_head()
         AdmittingProtocol.on_headers_complete(self)  # on the ordinary path even super() counts
         if self._shared.leaving:
-            self.cycle.keep_alive = False
+            if self._last is not None:
+                self._last.keep_alive = True  # it is not the last one: this one waits behind it
+            self._last = self.cycle
+            self._last.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Watch the time of being idle: one timer a connection, not one an answer."""

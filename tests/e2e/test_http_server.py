@@ -470,9 +470,11 @@ def test_after_a_signal_each_answer_is_the_last_of_its_connection_until_a_second
         eventually(lambda: b"connection: close" in asked_once(served))
         kept.sendall(_POST % (1, b"b"))
         last = everything(kept)
+        waiting.sendall(_POST % (1, b"d") + _POST % (1, b"e"))
         gate.touch()
-        until(waiting, b"slow")
+        answers = everything(waiting)
     assert (last[-6:], b"connection: close" in last) == (b"POST b", True)
+    assert [answers.count(part) for part in (b"slow", b"POST d", b"POST e", b"connection: close")] == [1] * 4
     assert served.end(signal.SIGTERM) == [(0, b"")]
 
 

@@ -110,7 +110,7 @@ class Traffic:
 async def traffic(apis: list[Api], *, aware: bool) -> AsyncIterator[Traffic]:
     """Traffic for the length of a block, from the moment at which all processes are ready."""
     async with (
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(20)) as session,
         asyncio.TaskGroup() as tasks,
     ):
         one = Traffic(session, [api.url for api in apis], aware=aware)
