@@ -77,13 +77,16 @@ class Worker:
             *command, "STREAMS", STREAM, self.last, within_s=block_ms / 1000 + 5
         )
         streams = as_list(reply)
+        lag = self.folding.measures.lag
         if not streams:
+            lag[STREAM] = 0
             return Progress(0, 0, self.last)
         entries, quarantined, last = await self._decode(as_list(as_list(streams[0])[1]))
         quarantined += await self.folding.fold(entries)
-        await self.store.connection.pipeline(
-            [("SET", CHECKPOINT, last), ("XTRIM", STREAM, "MINID", _following(last))]
+        *_, waiting = await self.store.connection.pipeline(
+            [("SET", CHECKPOINT, last), ("XTRIM", STREAM, "MINID", _following(last)), ("XLEN", STREAM)]
         )
+        lag[STREAM] = waiting if isinstance(waiting, int) else 0
         self.last = last
         return Progress(len(entries), quarantined, last)
 

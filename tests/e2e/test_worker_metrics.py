@@ -16,6 +16,7 @@ from engine.adapters.connection import StoreUnavailable
 from engine.archive import Archive
 from engine.learning.learner import Learner
 from engine.trail import TRAIL, written_at
+from engine.worker import STREAM
 from features.event import Event
 from loadtests.kafka.node import free_ports
 from loadtests.server import start as run
@@ -68,13 +69,11 @@ def listening(port: int) -> list[str]:
 
 def test_each_worker_tells_what_it_did(world: World, start: Start) -> None:
     world.decide()
-    now = world.run(world.one.store.clock())[0]
-    event = Event(type="page_view", customer_id="c1", occurred_at=now, received_at=now, event_id="e-1")
-    world.run(world.one.journal.append([event]))
+    page_view(world, "e-1")
     ports = dict(zip(("features", "learner", "archive"), free_ports(3), strict=True))
     processes = [start(part, port) for part, port in ports.items()]
     own = {
-        "features": "tact_fold_batch_events_count 1.0",
+        "features": "tact_fold_batch_events_count 1.0\n",
         "learner": "tact_trail_steps_total 1.0",
         "archive": "tact_trail_steps_total 1.0",
     }
@@ -110,6 +109,26 @@ def test_a_port_in_use_is_an_error_that_names_the_setting(start: Start) -> None:
     assert process.returncode == 1
     assert said.startswith(f"tact: TACT_METRICS_PORT is {port}, and 127.0.0.1:{port} cannot be listened on")
     assert said.count("\n") == 1
+
+
+def page_view(world: World, event_id: str) -> None:
+    """Put an event into the journal, for whoever folds it."""
+    now = world.run(world.one.store.clock())[0]
+    event = Event(type="page_view", customer_id="c1", occurred_at=now, received_at=now, event_id=event_id)
+    world.run(world.one.journal.append([event]))
+
+
+def test_the_feature_worker_knows_how_many_entries_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.worker.BATCH", 2)
+    for number in range(3):
+        page_view(world, f"e-{number}")
+    measures, told = world.one.folding.measures, []
+    for _ in range(3):
+        world.run(world.one.worker.step())
+        told.append(dict(measures.lag))
+    assert told == [{STREAM: 1}, {STREAM: 0}, {STREAM: 0}]
 
 
 @pytest.fixture(params=["learner", "archive"])
