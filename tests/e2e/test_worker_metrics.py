@@ -90,11 +90,13 @@ def test_each_worker_tells_what_it_did(world: World, start: Start) -> None:
     ] * 3
 
 
-def test_tact_up_gives_its_workers_a_port_each(tmp_path: Path) -> None:
+def test_tact_up_gives_its_workers_a_port_each_and_its_apis_no_time_of_notice(tmp_path: Path) -> None:
     # No client is given a port of this range, so those after it are free too, unless some server has one.
     port = free_ports(1)[0]
-    tact = run(tmp_path / "data", environment={"TACT_METRICS_PORT": str(port)})
+    tact = run(tmp_path / "data", environment={"TACT_METRICS_PORT": str(port), "TACT_DRAIN_S": "5"})
     try:
+        (api,) = tact.pids("api")
+        assert b"\0TACT_DRAIN_S=0\0" in Path(f"/proc/{api}/environ").read_bytes()
         for number, said in enumerate(("tact_fold_batch_events", "tact_trail_steps", "tact_trail_steps")):
             eventually(lambda place=port + number, said=said: said in page(place), 60)  # type: ignore[misc]
     finally:
