@@ -1,0 +1,134 @@
+"""One run: a world is sent to a fleet while faults happen to it, then everybody is compared."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from loadtests import fleet
+from loadtests.fleet import Fleet, Process
+from loadtests.kafka.node import QUICK_SESSIONS
+from loadtests.once import hands, shop
+from loadtests.once.faults import Faults
+from loadtests.once.judge import Verdict, judge
+from loadtests.once.sender import Sender
+from loadtests.once.world import World
+
+STALLED_S: Final = 60.0
+
+
+class Worker(Process):
+    """A feature worker; a careless one pays no heed to positions."""
+
+    def __init__(self, tact: Fleet, number: int, *, careless: bool) -> None:
+        """Not started."""
+        name = f"features-{number}"
+        environment = {**tact.environment, "TACT_WORKER": name}
+        super().__init__(name, ["worker", "features"], environment, tact.folder / f"{name}.log")
+        self.log.touch()
+        if careless:
+            self._command[1:3] = ["-m", "loadtests.once.careless"]
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+class Run:
+    """One run on a fleet that has no workers yet."""
+
+    def __init__(
+        self, tact: Fleet, policies: Path, seed: int, *, workers: int = 3, careless: bool = False
+    ) -> None:
+        """Start the workers."""
+        self.tact = tact
+        self.policies = policies
+        self.seed = seed
+        self.began = time.monotonic()
+        made = [Worker(tact, number, careless=careless) for number in range(1, workers + 2)]
+        tact.workers += made
+        self.faults = Faults(tact, made[:-1], made[-1], Random(seed))
+        self.faults.start_all()
+        self.world: World | None = None
+        self.sender: Sender | None = None
+
+    def send(self, events: int, customers: int, plan: Sequence[str]) -> None:
+        """Send a world, with a fault of the plan in each of its parts."""
+        world = World(
+            events,
+            customers,
+            self.seed,
+            secret=asyncio.run(hands.secret(self.tact.store_url)),
+            partitions=hands.PARTITIONS,
+            now=time.time_ns() // 1_000_000,
+        )
+        sender = Sender(world.sendings(), events, bootstrap=self.tact.cluster.bootstrap, urls=self.tact.urls)
+        self.world, self.sender = world, sender
+        sender.start()
+        for part, kind in enumerate(plan, 1):
+            sender.allow(events * part // (len(plan) + 1))
+            began = time.monotonic()
+            self.faults.happen(kind)
+            took = time.monotonic() - began
+            sender.wait()
+            say(f"{self._at()} {sender.reached} events sent; {kind} took {took:.1f} s")
+        sender.finish()
+
+    def settle(self) -> None:
+        """Wait until all is folded."""
+        self.faults.mend()
+        asyncio.run(
+            hands.wait_until_folded(
+                self.tact.store_url,
+                self.tact.cluster.bootstrap,
+                stalled_s=STALLED_S,
+                tell=lambda left: say(f"{self._at()} {left} records are left to fold"),
+            )
+        )
+
+    def judge(self) -> Verdict:
+        """Compare everybody."""
+        assert self.world is not None
+        assert self.sender is not None
+        return asyncio.run(
+            judge(
+                store_url=self.tact.store_url,
+                bootstrap=self.tact.cluster.bootstrap,
+                policies=self.policies,
+                alias_ids=self.world.alias_ids(),
+                sent=self.sender.sent,
+            )
+        )
+
+    def summary(self, verdict: Verdict) -> str:
+        """Say what was sent, what went wrong and what was found."""
+        assert self.sender is not None
+        faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.done.items())) or "none"
+        return (
+            f"{verdict.events} events in {verdict.records} records, {self.sender.calls} requests to the API\n"
+            f"{verdict.doubles} events lie in the topic again: {self.sender.records_again} records on purpose, "
+            f"{self.sender.sent_anew} sendings that were not acknowledged at first\n"
+            f"faults: {faults}; workers that ended by themselves: {len(self.faults.ended)}\n"
+            f"{verdict.people} people compared, {verdict.merged} of them several customers at first\n"
+            f"{len(verdict.differences)} differences, {verdict.missing} events missing, "
+            f"{verdict.quarantined} in the quarantine"
+        )
+
+    def _at(self) -> str:
+        return f"{time.monotonic() - self.began:5.0f} s"
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[Fleet, Path]]:
+    """Run a fleet with two APIs and no workers yet, and give it and its policy set."""
+    policies = shop.write(folder / "policies")
+    settings = {"TACT_KAFKA_PARTITIONS": str(hands.PARTITIONS)}
+    with fleet.running(
+        folder, policies, apis=2, workers=1, settings=settings, kafka_settings=QUICK_SESSIONS
+    ) as tact:
+        tact.workers.pop().kill()  # the APIs were not ready without one
+        yield tact, policies
