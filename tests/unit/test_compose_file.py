@@ -196,6 +196,67 @@ def test_feature_workers_have_names_of_their_own() -> None:
     assert names == {"features-1": "features-1", "features-2": "features-2"}
 
 
+def test_a_worker_on_a_further_machine_can_be_named() -> None:
+    services = read_services(TEXT, {"FEATURES_1_NAME": "features-3", "FEATURES_2_NAME": "features-4"})
+    assert services["features-1"].environment["TACT_WORKER"] == "features-3"
+    assert services["features-2"].environment["TACT_WORKER"] == "features-4"
+
+
+def test_the_page_tells_each_setting_but_that_of_children() -> None:
+    assert {setting.name for setting in SETTINGS} - set(re.findall(r"\bTACT_\w+", OPERATING)) == {
+        "TACT_LISTEN_FD"
+    }
+
+
+def test_every_metric_of_the_page_is_one_that_metrics_lists() -> None:
+    listed = set(re.findall(r"^\| `(tact_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
+    used = set(re.findall(r"`(tact_\w+)`", OPERATING))
+    assert used
+    assert used <= listed
+
+
+def test_every_variable_of_the_page_is_one_of_the_file() -> None:
+    known = set(re.findall(r"\$\{(\w+):-", TEXT))
+    used = set(re.findall(r"\b((?:STORE|KAFKA|FEATURES)_\w+)=", " ".join(shell_blocks())))
+    assert used == {"STORE_URL", "KAFKA_BROKERS", "FEATURES_1_NAME"}
+    assert used <= known
+
+
+def shell_blocks() -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", OPERATING, re.DOTALL)
+
+
+def test_services_named_on_the_page_exist() -> None:
+    started = [
+        line.rpartition("--no-deps")[2].split() for block in shell_blocks() for line in block.splitlines()
+    ]
+    assert {name for names in started for name in names if name in SERVICES} >= {
+        "api-1",
+        "api-2",
+        "features-1",
+        KAFKA,
+    }
+    for block in shell_blocks():
+        for line in (line for line in block.splitlines() if "--no-deps" in line):
+            assert set(line.rpartition("--no-deps")[2].split()) <= set(SERVICES), line
+
+
+def test_the_cluster_of_the_page_is_set_up_as_the_one_that_the_tests_run_on() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", OPERATING, re.DOTALL)
+    override = yaml.safe_load(block)
+    assert jsonschema_rs.validator_for(SCHEMA).is_valid(override)
+    changed = {name: str(value) for name, value in override["services"][KAFKA]["environment"].items()}
+    (folder,) = SERVICES[KAFKA].folders
+    here = properties_of({**SERVICES[KAFKA].environment, **changed})
+    tested = properties(1, [Ports(9092, 9093)] * 3, Path(folder), {})
+    of_the_place = {"listeners", "controller.quorum.voters"}
+    assert {key: here[key] for key in here.keys() - of_the_place} == {
+        key: tested[key] for key in tested.keys() - of_the_place
+    }
+    for key in of_the_place:
+        assert re.sub(r"10\.0\.0\.\d", "127.0.0.1", here[key]) == tested[key]
+
+
 def test_the_file_holds_no_secret() -> None:
     assert not re.search(r"://[^/\s$]*:[^/\s$]*@|passw|secret|requirepass", TEXT, re.IGNORECASE)
 
