@@ -105,7 +105,7 @@ class Folding:
             facts, state, seen = (as_bytes(value) for value in as_list(reply))
             held = held_from(tag, customer_id, Loaded(now, version, facts, state, None, ()))
             if held.facts.moved_to:
-                left.append((held.facts.moved_to, run))
+                left.append((customer_id, run))
                 continue
             save, faults = self._folded(plan, held, seen, run, named, moved=False)
             broken += faults
@@ -187,7 +187,7 @@ class Folding:
 
         Events named in `aside` are in the quarantine already; the others that cannot be applied are returned.
         """
-        moved = customer_id != entries[0].event.customer_id
+        moved = False
         more: list[Broken] = []
         while True:
             tag = self.customers.tag(customer_id)
@@ -197,6 +197,8 @@ class Folding:
             now = store_time(prologue[0])
             held = held_from(tag, customer_id, Loaded(now, version, facts, state, None, ()))
             if held.facts.moved_to:
+                if state is not None or seen is not None:
+                    await self.people.linking.take_over(customer_id)
                 customer_id, moved = held.facts.moved_to, True
                 continue
             plan = await self.plans.get(version)
@@ -280,7 +282,7 @@ class Folding:
             if changed or first
             else b"",
             state=encode_state(customer.state, _counter(held.state) + 1),
-            seen=encode_seen(Seen(customer.seen.groups, done)),
+            seen=encode_seen(replace(customer.seen, positions=done)),
             outcomes=tuple(outcomes),
             settled=tuple(settled),
         )

@@ -1,9 +1,13 @@
 """Linking: an alias finds its customer, and two customers become one, without a script over two customers.
 
-The union is written to the survivor first; then the other is turned into a pointer, only if it has not
+The union of the facts is written to the survivor first; then the other is turned into a pointer, only if it has not
 changed since it was read, else the union is made again. The moment of that pointer is the moment of the merge:
 before it each side was judged by its own history, after it every request, by either id, sees the union (G7). A
 crash in between leaves a union that is too strict, never too lax, and linking again completes it.
+
+Facts can be united any number of times, features only once, since counts add up. So they stay with the pointer until
+the survivor has them, and the survivor notes whose it has, in the same write. Whoever follows a pointer that still has
+features, by a link or by an event, moves them first.
 """
 
 from collections.abc import Collection
@@ -24,8 +28,8 @@ from engine.ledger import carried, settled, united
 from engine.plan import Plan
 from features.codec import decode_facts, decode_seen, encode_seen, encode_state
 from features.facts import Facts
-from features.fold import merge_customers
-from features.state import Customer, Seen
+from features.fold import merge_facts, merge_seen
+from features.state import FeatureState, Seen
 
 _PATIENCE: Final = 32
 """Times that a link looks again for an unlink to come to its end."""
@@ -36,6 +40,10 @@ class _Side(NamedTuple):
 
     held: Held
     seen: Seen
+
+    def has_features(self) -> bool:
+        """Say whether there is anything beside the facts."""
+        return self.held.state is not None or self.seen != Seen()
 
 
 class Linking:
@@ -88,12 +96,14 @@ class Linking:
             if source.held.tag != into.held.tag and known:
                 # Whom the alias left meanwhile is a customer apart again, whatever was written of a merge.
                 apart = {held.facts.customer_id for held in left if not held.facts.moved_to}
-                if not await self._unite(into, source, alias, apart):
+                if not await self._unite(into.held, source.held, alias, apart):
                     continue
                 if not _was_erased(source.held):
                     half_way.add(source.held.facts.customer_id)
                 if not await self._leave_pointer(source.held, into.held):
                     continue
+                await self.take_over(source.held.facts.customer_id)
+                await self._repoint_all(source.held, into.held)
                 merged = True
             elif alias not in into.held.facts.aliases and not await self.aliases.keep(
                 into.held, {*into.held.facts.aliases, alias}
@@ -147,25 +157,26 @@ class Linking:
                 facts, state, seen = (as_bytes(blob) for blob in as_list(reply))
                 held = held_from(tag, name, Blobs(moment, version, facts, state, None, ()))
                 sides.append(_Side(held, decode_seen(seen) if seen is not None else Seen()))
+            for side, name in zip(sides, ids, strict=True):
+                if side.held.facts.moved_to and side.has_features():
+                    await self.take_over(name)
             one, two = (side.held.facts.moved_to or name for side, name in zip(sides, ids, strict=True))
             if (one, two) == ids:
                 return sides[0], sides[1]
         raise Busy("the customer's merges go in a circle: unlink one of the ids")
 
-    async def _unite(self, into: _Side, source: _Side, alias: Alias, apart: Collection[str]) -> bool:
-        """Write to the survivor what is known of both; False when it changed meanwhile.
+    async def _unite(self, mine: Held, theirs: Held, alias: Alias, apart: Collection[str]) -> bool:
+        """Write to the survivor the facts of both; False when it changed meanwhile.
 
         Those `apart` were united with it by a try that did not come to its end, and are not part of it.
         """
-        mine, theirs = into.held, source.held
-        plan = await self.plans.get(mine.policy_version)
-        union = merge_customers(plan.catalogue, self._whole(plan, into), self._whole(plan, source))
+        union = merge_facts(mine.facts, theirs.facts)
         moved = carried(theirs.facts.contacts, theirs.tag, mine.tag)
-        aliases = {*union.facts.aliases, alias, (MERGED, theirs.facts.customer_id)}
+        aliases = {*union.aliases, alias, (MERGED, theirs.facts.customer_id)}
         aliases -= {(MERGED, name) for name in (*apart, mine.facts.customer_id)}
         homes = {mine.tag, *self._tags([name for kind, name in aliases if kind == MERGED])}
         facts = replace(
-            union.facts,
+            union,
             contacts=settled(united(mine.facts.contacts, moved), mine.tag, homes),
             aliases=tuple(sorted(aliases)),
         )
@@ -175,14 +186,52 @@ class Linking:
                 facts_version=version_bytes(mine.facts),
                 state_version=_state_version(mine),
                 facts=next_version(facts, max(mine.now, theirs.now)),
-                state=encode_state(union.state, int.from_bytes(_state_version(mine)) + 1),
-                seen=encode_seen(union.seen),
             )
         )
         return written.code == "done"
 
+    async def take_over(self, gone_id: str) -> None:
+        """Move the features that a pointer still has to whom it leads to, once whatever happens on the way."""
+        for _ in range(TRIES):
+            gone, into = await self._side(gone_id), await self._side(gone_id)
+            while into.held.facts.moved_to:
+                following = into.held.facts.moved_to
+                into = await self._side(following)
+                if into.held.facts.moved_to and into.has_features():
+                    await self.take_over(following)  # it may have these already, and says so to whom it leads
+            if not gone.held.facts.moved_to or not gone.has_features():
+                return
+            if gone.held.tag not in into.seen.merged and not _was_erased(into.held):
+                plan = await self.plans.get(into.held.policy_version)
+                seen = merge_seen(into.seen, gone.seen)
+                state = plan.catalogue.merge(self._state(plan, into), self._state(plan, gone))
+                written = await self.store.save(
+                    Save(
+                        tag=into.held.tag,
+                        facts_version=version_bytes(into.held.facts),
+                        state_version=_state_version(into.held),
+                        policy_version=plan.policy.version,
+                        state=encode_state(state, int.from_bytes(_state_version(into.held)) + 1),
+                        seen=encode_seen(replace(seen, merged=tuple(sorted({*seen.merged, gone.held.tag})))),
+                    )
+                )
+                if written.code != "done":
+                    continue
+            await self.store.connection.call("HDEL", f"{{{gone.held.tag}}}", "p", "e")
+            return
+        raise Busy("too many requests change these customers at once: try again")
+
+    async def _side(self, name: str) -> _Side:
+        """Load what lies under an id itself."""
+        tag = self.customers.tag(name)
+        prologue, replies = await self.store.connection.load([("HMGET", f"{{{tag}}}", "f", "p", "e")])
+        facts, state, seen = (as_bytes(blob) for blob in as_list(replies[0]))
+        moment, version = store_time(prologue[0]), (as_bytes(prologue[1]) or b"").decode()
+        held = held_from(tag, name, Blobs(moment, version, facts, state, None, ()))
+        return _Side(held, decode_seen(seen) if seen is not None else Seen())
+
     async def _leave_pointer(self, gone: Held, survivor: Held) -> bool:
-        """Turn a customer whose all is with the survivor into a pointer; False when it changed meanwhile."""
+        """Turn a customer whose facts are with the survivor into a pointer; False when it changed meanwhile."""
         now, name = max(gone.now, survivor.now), survivor.facts.customer_id
         pointer = Facts(
             customer_id=gone.facts.customer_id,
@@ -196,16 +245,16 @@ class Linking:
                 facts_version=version_bytes(gone.facts),
                 state_version=_state_version(gone),
                 facts=next_version(pointer, now),
-                state=b"-",
-                seen=b"-",
             )
         )
-        if written.code != "done":
-            return False
+        return written.code == "done"
+
+    async def _repoint_all(self, gone: Held, survivor: Held) -> None:
+        """Lead every id that was merged into one who is gone to the survivor."""
+        now = max(gone.now, survivor.now)
         for kind, old in gone.facts.aliases:
             if kind == MERGED:
-                await self._repoint(old, gone.facts.customer_id, name, now)
-        return True
+                await self._repoint(old, gone.facts.customer_id, survivor.facts.customer_id, now)
 
     async def _repoint(self, old: str, gone: str, into: str, now: int) -> None:
         """Lead an id that was merged into `gone` straight to the survivor: chains must not grow with every merge.
@@ -221,9 +270,8 @@ class Linking:
             pointer = next_version(replace(facts, moved_to=into), now)
             await self.store.commit(Commit(tag=tag, facts_version=version_bytes(facts), facts=pointer))
 
-    def _whole(self, plan: Plan, side: _Side) -> Customer:
-        state = state_of(self.plans.catalogues, plan.catalogue, side.held.state)
-        return Customer(side.held.facts, state, side.seen)
+    def _state(self, plan: Plan, side: _Side) -> FeatureState:
+        return state_of(self.plans.catalogues, plan.catalogue, side.held.state)
 
 
 def _was_erased(held: Held) -> bool:

@@ -176,17 +176,14 @@ def _mark_order(mark: Mark) -> tuple[int, str, int, tuple[str, ...]]:
     return mark.at, mark.type, mark.event_key, mark.offers
 
 
-def merge_customers(catalogue: Catalogue, into: Customer, other: Customer) -> Customer:
-    """Return `into` with everything that is known of `other`: they are one person (G7).
+def merge_facts(mine: Facts, theirs: Facts) -> Facts:
+    """Return `mine` with everything that is known in `theirs`: they are one person (G7). Twice is as once.
 
     Contacts are united by uid (a confirmed one wins, then a live one: counting is the safe side), consent
-    denied on either side stays denied, the latest profile value wins. Event ids are united; a journal
-    position is the lower of both, and none where one side has none, since ids keep what comes again from
-    counting twice. ValueError if the features belong to another catalogue.
+    denied on either side stays denied, the latest profile value wins.
     """
-    mine, theirs = into.facts, other.facts
     sinces = [since for since in (mine.since, theirs.since) if since]
-    facts = msgspec.structs.replace(
+    return msgspec.structs.replace(
         mine,
         high_water=max(mine.high_water, theirs.high_water),
         erased_at=max(mine.erased_at, theirs.erased_at),
@@ -199,7 +196,6 @@ def merge_customers(catalogue: Catalogue, into: Customer, other: Customer) -> Cu
         aliases=tuple(sorted({*mine.aliases, *theirs.aliases})),
         since=min(sinces, default=0),
     )
-    return Customer(facts, catalogue.merge(into.state, other.state), merge_seen(into.seen, other.seen))
 
 
 def _contacts_united(one: Iterable[Contact], two: Iterable[Contact]) -> tuple[Contact, ...]:
@@ -220,7 +216,10 @@ def _contact_rank(contact: Contact) -> tuple[int, int, int, bytes]:
 
 
 def merge_seen(one: Seen, two: Seen) -> Seen:
-    """Unite event ids; positions are the lower of both, and none where one side has none."""
+    """Unite event ids; positions are the lower of both, and none where one side has none.
+
+    Ids keep from counting twice what comes again.
+    """
     groups = {
         index: _hashes_united(one.groups.get(index, b""), two.groups.get(index, b""))
         for index in sorted({*one.groups, *two.groups})
@@ -230,7 +229,7 @@ def merge_seen(one: Seen, two: Seen) -> Seen:
         for source, position in one.positions.items()
         if source in two.positions
     }
-    return Seen(groups, positions)
+    return Seen(groups, positions, tuple(sorted({*one.merged, *two.merged})))
 
 
 def _hashes_united(one: bytes, two: bytes) -> bytes:

@@ -38,6 +38,8 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     """Arrival group to the hashes of its event ids, ascending, end to end."""
     positions: dict[str, Position] = {}
     """Journal source to the position applied last."""
+    merged: tuple[str, ...] = ()
+    """Tags of the customers whose features were taken in, ascending: taken again, they would count twice."""
 
     def has(self, key: bytes) -> bool:
         """Say whether the event of this hash was applied."""
@@ -47,11 +49,11 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
         """Remember a hash by its arrival (ms); groups `keep_ms` behind the newest are forgotten."""
         index = received_at >> GROUP_SHIFT
         groups = {**self.groups, index: insert(self.groups.get(index, b""), key)}
-        return Seen(recent(groups, keep_ms), self.positions)
+        return Seen(recent(groups, keep_ms), self.positions, self.merged)
 
     def at(self, source: str, position: Position) -> "Seen":
         """Move the position of a journal source."""
-        return Seen(self.groups, {**self.positions, source: position})
+        return Seen(self.groups, {**self.positions, source: position}, self.merged)
 
 
 class Customer(msgspec.Struct, frozen=True):

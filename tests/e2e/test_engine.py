@@ -22,9 +22,11 @@ from engine.answer import Json
 from engine.checking import Row
 from engine.customers import version_bytes
 from engine.errors import Busy, Conflict, Invalid, NotFound
+from engine.folding import Entry
 from engine.idempotency import idempotency
 from engine.ids import make_uid, split_id
 from engine.ledger import find
+from engine.linking import Linking
 from engine.plan import compile_plan
 from engine.quotas import Quota, QuotaOp
 from engine.requests import ContactRequest, DecideRequest
@@ -617,6 +619,119 @@ def test_an_event_under_way_while_two_customers_merge_reaches_the_survivor_once(
     assert world.feature(survivor) == world.feature(merged) == 3
     world.replay()
     assert world.feature(survivor) == 3
+
+
+def test_a_merge_that_is_made_again_takes_the_features_in_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(world.one.people.link("old", "cookie", "abc"))
+    world.append(*(world.event("old", "page_view") for _ in range(5)), world.event("new", "page_view"))
+    world.fold()
+    other, leave, races = world.open(), Linking._leave_pointer, iter([1])
+    event = world.event("old", "page_view")
+
+    async def leave_after_a_fold(self: Linking, *args: Any) -> Any:
+        if next(races, None):
+            await other.folding.fold([Entry("another worker's", (1, 0), event)])
+        return await leave(self, *args)
+
+    monkeypatch.setattr(Linking, "_leave_pointer", leave_after_a_fold)
+    world.run(world.one.people.link("new", "cookie", "abc"))
+    assert next(races, None) is None
+    assert world.feature("new") == 7
+
+
+class Gone(Exception):
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize("again", ["link", "event"])
+@pytest.mark.parametrize("calls", [0, 1], ids=["before the survivor has them", "before they are deleted"])
+def test_features_that_a_crash_left_with_the_pointer_are_moved_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, again: str, calls: int
+) -> None:
+    world.run(world.one.people.link("old", "cookie", "abc"))
+    world.append(*(world.event("old", "page_view") for _ in range(5)), world.event("new", "page_view"))
+    world.fold()
+    connection = world.one.connection
+    call = connection.call
+
+    async def ends(*_: Any) -> None:
+        raise Gone
+
+    def ends_at_deletion(*command: Any, **more: Any) -> Any:
+        return ends() if command[0] == "HDEL" else call(*command, **more)
+
+    with monkeypatch.context() as patch:
+        if calls:
+            patch.setattr(connection, "call", ends_at_deletion)
+        else:
+            patch.setattr(Linking, "take_over", ends)
+        with pytest.raises(Gone):
+            world.run(world.one.people.link("new", "cookie", "abc"))
+    if again == "link":
+        world.run(world.one.people.link("new", "cookie", "abc"))
+    else:
+        world.append(world.event("old", "page_view"))
+        world.fold()
+    views = 6 if again == "link" else 7
+    assert world.feature("new") == world.feature("old") == views
+    world.run(world.one.people.link("new", "cookie", "abc"))
+    assert world.feature("new") == views
+    left = world.call("HMGET", "{" + world.one.customers.tag("old") + "}", "p", "e")
+    assert left == [None, None]
+
+
+def test_features_reach_the_last_of_a_chain_of_merges_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, alias in (("a", "x"), ("b", "y")):
+        world.run(world.one.people.link(name, "cookie", alias))
+        world.append(world.event(name, "page_view"))
+    world.append(world.event("c", "page_view"))
+    world.fold()
+
+    async def ends(*_: Any) -> None:
+        raise Gone
+
+    for into, alias in (("b", "x"), ("c", "y")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Linking, "take_over", ends)
+            with pytest.raises(Gone):
+                world.run(world.one.people.link(into, "cookie", alias))
+    world.append(world.event("a", "page_view"), world.event("b", "page_view"))
+    world.fold()
+    assert world.feature("a") == world.feature("b") == world.feature("c") == 5
+
+
+def test_an_event_that_comes_twice_in_a_batch_counts_once_even_when_its_id_is_forgotten(world: World) -> None:
+    now = world.now()
+    late = Event("late", "page_view", "c1", now - DAY_MS, now - 90 * DAY_MS)
+    entries = [
+        Entry("t:1", (1, 0), Event("first", "page_view", "c1", now, now)),
+        Entry("t:1", (2, 0), late),
+        Entry("t:1", (2, 0), late),
+    ]
+    world.run(world.one.folding.fold(entries))
+    assert world.feature("c1") == 2
+    world.run(world.one.folding.fold(entries))
+    assert world.feature("c1") == 2
+
+
+def test_what_cannot_be_applied_is_in_the_quarantine_before_the_rest_is_saved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(*_: Any) -> None:
+        raise Gone
+
+    world.append(world.event("c1", "page_view", ago_ms=61 * DAY_MS), world.event("c1", "page_view"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save_many", ends)
+        with pytest.raises(Gone):
+            world.fold()
+    assert len(world.run(world.one.journal.quarantined(10))) == 1
+    world.fold()
+    assert world.feature("c1") == 1
 
 
 def test_an_event_that_is_too_old_goes_to_the_quarantine_and_changes_nothing(world: World) -> None:

@@ -10,7 +10,7 @@ from features.catalogue import Catalogue
 from features.definition import FeatureDef
 from features.event import Event, parse_time
 from features.facts import Case, Contact, Dated, Facts, Item, Mark
-from features.fold import apply, merge_customers, with_consent, with_profile
+from features.fold import apply, merge_facts, merge_seen, with_consent, with_profile
 from features.state import GROUP_SHIFT, Customer, Seen, event_hash
 
 DAY_MS = 86_400_000
@@ -193,6 +193,14 @@ def contact(uid: str, at: int, state: Any = "confirmed") -> Contact:
     return Contact(uid, at, "email", (Item(None, "promotion"),), state, NOW + 1 if state == "reserved" else 0)
 
 
+def merge_customers(into: Customer, other: Customer) -> Customer:
+    return Customer(
+        merge_facts(into.facts, other.facts),
+        CATALOGUE.merge(into.state, other.state),
+        merge_seen(into.seen, other.seen),
+    )
+
+
 def test_a_merge_unites_everything_and_keeps_the_survivor() -> None:
     into = Customer(
         Facts(
@@ -205,7 +213,7 @@ def test_a_merge_unites_everything_and_keeps_the_survivor() -> None:
             profile={"tier": Dated("gold", 5)},
             aliases=(("cookie", "x"),),
         ),
-        seen=Seen(positions={"s1": (5, 0), "s2": (1, 0)}),
+        seen=Seen(positions={"s1": (5, 0), "s2": (1, 0)}, merged=("tag-1",)),
     )
     other = Customer(
         Facts(
@@ -222,11 +230,11 @@ def test_a_merge_unites_everything_and_keeps_the_survivor() -> None:
             marks=(Mark("complaint", 1, (), 1),),
             aliases=(("card", "y"),),
         ),
-        seen=Seen(positions={"s1": (4, 9)}),
+        seen=Seen(positions={"s1": (4, 9)}, merged=("tag-0", "tag-2")),
     )
     into = applied(event("e1", "page_view"), event("both", "page_view"), start=into)
     other = applied(event("e2", "page_view"), start=other)
-    merged = merge_customers(CATALOGUE, into, other)
+    merged = merge_customers(into, other)
     assert merged.facts == Facts(
         customer_id="c1",
         version=7,
@@ -249,7 +257,9 @@ def test_a_merge_unites_everything_and_keeps_the_survivor() -> None:
     assert views(merged) == 3
     assert all(merged.seen.has(event_hash(one)) for one in ("e1", "e2", "both"))
     assert merged.seen.positions == {"s1": (4, 9)}
-    assert merge_customers(CATALOGUE, other, into) == Customer(
+    assert merged.seen.merged == ("tag-0", "tag-1", "tag-2")
+    assert merge_facts(merged.facts, other.facts) == merged.facts
+    assert merge_customers(other, into) == Customer(
         msgspec.structs.replace(merged.facts, customer_id="c2", version=9), merged.state, merged.seen
     )
 
@@ -266,7 +276,7 @@ def test_a_contact_known_to_both_is_the_one_that_counts(one: str, two: str, wins
     left = Customer(Facts(customer_id="c1", contacts=(contact("a", 1, one),)))
     right = Customer(Facts(customer_id="c2", contacts=(contact("a", 1, two),)))
     for first, second in ((left, right), (right, left)):
-        merged = merge_customers(CATALOGUE, first, second)
+        merged = merge_customers(first, second)
         assert [known.state for known in merged.facts.contacts] == [wins]
 
 
