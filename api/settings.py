@@ -42,7 +42,9 @@ SETTINGS: Final = (
     ),
     Setting("TACT_KAFKA_PARTITIONS", "16", "partitions of the topic of events; fixed once it is made"),
     Setting("TACT_KAFKA_COPIES", "1", "brokers that keep each event; 3 on a cluster of three or more"),
-    Setting("TACT_KAFKA_RETENTION", "7d", "how long Kafka keeps events: the longest that workers may be away"),
+    Setting(
+        "TACT_KAFKA_RETENTION", "7d", "how long Kafka keeps events: the longest that workers may be away"
+    ),
     Setting(
         "TACT_WORKER",
         "",
