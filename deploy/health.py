@@ -23,7 +23,8 @@ LATE_MS: Final = {
 """How long an entry may wait for each follower."""
 KAFKA_SETTINGS: Final = ("TACT_KAFKA", "TACT_KAFKA_PARTITIONS", "TACT_KAFKA_COPIES", "TACT_KAFKA_RETENTION")
 WITHIN_S: Final = 2.5
-KAFKA_WITHIN_S: Final = 8.0
+KAFKA_WITHIN_S: Final = 6.0
+"""With the store's, less than the 10 s after which a health check of docker-compose.yml is given up."""
 
 
 async def waited_ms(address: str, part: str) -> int:
