@@ -5,10 +5,12 @@ python -m loadtests.once --events 20000 --without-positions     # the negative c
 """
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
 
 from loadtests.once.run import Run, running, say
@@ -22,21 +24,24 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--customers", type=int, default=5_000)
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--faults", type=int, default=24)
+    parser.add_argument("--pace", type=int, default=1000, help="events a second; faults happen meanwhile")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--without-positions", action="store_true", help="workers that pay no heed to them")
     parser.add_argument("--folder", type=Path, help="where everything is kept; a temporary one unless told")
     asked = parser.parse_args()
     began = time.monotonic()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # brokers are killed here
     say(f"seed {asked.seed}")
     with tempfile.TemporaryDirectory(prefix="tact-once-") as scratch:
         folder = asked.folder or Path(scratch)
         with running(folder) as (tact, policies):
             one = Run(tact, policies, asked.seed, workers=asked.workers, careless=asked.without_positions)
             try:
-                plan = one.faults.plan(asked.faults)
-                say(f"faults: {', '.join(plan)}")
-                one.send(asked.events, asked.customers, plan)
+                sender = one.start(asked.events, asked.customers, pace=asked.pace)
+                for kind in takewhile(lambda _: not sender.ended, one.faults.plan()):
+                    one.faults.pause()
+                    one.hurt(kind)
+                sender.finish()
                 one.settle()
                 verdict = one.judge()
             except BaseException:

@@ -11,7 +11,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -45,12 +45,14 @@ class Faults:
             "reset": self._reset,
         }
 
-    def plan(self, number: int) -> list[str]:
-        """Choose faults: each kind as often as any other, give or take one, in any order."""
-        plan: list[str] = []
-        while len(plan) < number:
-            plan += self._rng.sample(list(self._kinds), len(self._kinds))
-        return plan[:number]
+    def plan(self) -> Iterator[str]:
+        """Choose faults without end: each kind as often as any other, give or take one."""
+        while True:
+            yield from self._rng.sample(list(self._kinds), len(self._kinds))
+
+    def pause(self) -> None:
+        """Let the workers work for a while."""
+        time.sleep(self._rng.uniform(1, 5))
 
     def happen(self, kind: str) -> None:
         """Let one happen."""

@@ -107,9 +107,9 @@ async def set_group_back(bootstrap: str) -> None:
 
 
 async def wait_until_folded(
-    url: str, bootstrap: str, *, stalled_s: float, tell: Callable[[int], object] = lambda _: None
+    url: str, bootstrap: str, *, stalled_s: float, meanwhile: Callable[[int], object] = lambda _: None
 ) -> None:
-    """Wait until every record is folded, while nothing is sent; `tell` hears how many are left.
+    """Wait until every record is folded, while nothing is sent; `meanwhile` is told over and over how many are left.
 
     RuntimeError when their number has not moved for `stalled_s` seconds.
     """
@@ -120,10 +120,13 @@ async def wait_until_folded(
         left = sum(max(0, offset - marks.get(partition, 0)) for partition, offset in end.items())
         if not left:
             return
+        meanwhile(left)
         now = time.monotonic()
         if left != last:
             last, moved_at = left, now
-            tell(left)
         elif now - moved_at > stalled_s:
-            raise RuntimeError(f"{left} records are not folded, and for {stalled_s:.0f} s nothing has moved")
+            places = {p: (marks.get(p, 0), offset) for p, offset in end.items() if marks.get(p, 0) < offset}
+            raise RuntimeError(
+                f"for {stalled_s:.0f} s nothing was folded, while records are left in {places}"
+            )
         await asyncio.sleep(_POLL_S)

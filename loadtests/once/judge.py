@@ -221,7 +221,8 @@ async def judge(
             if len(waiting) == _AT_ONCE:
                 wrong += await one.differences(waiting)
                 waiting = []
-        wrong += await one.differences(waiting)
+        if waiting:
+            wrong += await one.differences(waiting)
         quarantined = as_int(await connection.call("XLEN", QUARANTINE))
     missing = sum(sent) - sum(sent[number] for number in topic.numbers)
     return Verdict(events, topic.records, again, people, merged, missing, quarantined, wrong)

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -18,20 +18,18 @@ from loadtests.once.judge import Verdict, judge
 from loadtests.once.sender import Sender
 from loadtests.once.world import World
 
-STALLED_S: Final = 60.0
+STALLED_S: Final = 90.0
+TOLD_S: Final = 5.0
 
 
-class Worker(Process):
-    """A feature worker; a careless one pays no heed to positions."""
-
-    def __init__(self, tact: Fleet, number: int, *, careless: bool) -> None:
-        """Not started."""
-        name = f"features-{number}"
-        environment = {**tact.environment, "TACT_WORKER": name}
-        super().__init__(name, ["worker", "features"], environment, tact.folder / f"{name}.log")
-        self.log.touch()
-        if careless:
-            self._command[1:3] = ["-m", "loadtests.once.careless"]
+def worker(tact: Fleet, number: int, *, careless: bool) -> Process:
+    """Make a feature worker, not started; a careless one pays no heed to positions."""
+    name = f"features-{number}"
+    log = tact.folder / f"{name}.log"
+    log.touch()
+    environment = {**tact.environment, "TACT_WORKER": name}
+    module = "loadtests.once.careless" if careless else "api.main"
+    return Process(name, ["worker", "features"], environment, log, module)
 
 
 def say(sentence: str) -> None:
@@ -49,15 +47,15 @@ class Run:
         self.policies = policies
         self.seed = seed
         self.began = time.monotonic()
-        made = [Worker(tact, number, careless=careless) for number in range(1, workers + 2)]
+        made = [worker(tact, number, careless=careless) for number in range(1, workers + 2)]
         tact.workers += made
         self.faults = Faults(tact, made[:-1], made[-1], Random(seed))
         self.faults.start_all()
         self.world: World | None = None
         self.sender: Sender | None = None
 
-    def send(self, events: int, customers: int, plan: Sequence[str]) -> None:
-        """Send a world, with a fault of the plan in each of its parts."""
+    def start(self, events: int, customers: int, *, pace: int) -> Sender:
+        """Begin to send a world, `pace` events a second."""
         world = World(
             events,
             customers,
@@ -66,27 +64,35 @@ class Run:
             partitions=hands.PARTITIONS,
             now=time.time_ns() // 1_000_000,
         )
-        sender = Sender(world.sendings(), events, bootstrap=self.tact.cluster.bootstrap, urls=self.tact.urls)
-        self.world, self.sender = world, sender
+        sender = Sender(
+            world.sendings(), events, pace=pace, bootstrap=self.tact.cluster.bootstrap, urls=self.tact.urls
+        )
         sender.start()
-        for part, kind in enumerate(plan, 1):
-            sender.allow(events * part // (len(plan) + 1))
-            began = time.monotonic()
-            self.faults.happen(kind)
-            took = time.monotonic() - began
-            sender.wait()
-            say(f"{self._at()} {sender.reached} events sent; {kind} took {took:.1f} s")
-        sender.finish()
+        self.world, self.sender = world, sender
+        return sender
+
+    def hurt(self, kind: str) -> None:
+        """Let a fault happen."""
+        assert self.sender is not None
+        began = time.monotonic()
+        self.faults.happen(kind)
+        took = time.monotonic() - began
+        say(f"{self._at()} {kind}, {took:.1f} s; {self.sender.reached} events sent")
 
     def settle(self) -> None:
-        """Wait until all is folded."""
-        self.faults.mend()
+        """Wait until all is folded, with a supervisor at hand; RuntimeError when nothing moves for long."""
+        told = 0.0
+
+        def meanwhile(left: int) -> None:
+            nonlocal told
+            self.faults.mend()
+            if time.monotonic() - told > TOLD_S:
+                told = time.monotonic()
+                say(f"{self._at()} {left} records are left to fold")
+
         asyncio.run(
             hands.wait_until_folded(
-                self.tact.store_url,
-                self.tact.cluster.bootstrap,
-                stalled_s=STALLED_S,
-                tell=lambda left: say(f"{self._at()} {left} records are left to fold"),
+                self.tact.store_url, self.tact.cluster.bootstrap, stalled_s=STALLED_S, meanwhile=meanwhile
             )
         )
 

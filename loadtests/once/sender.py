@@ -1,4 +1,4 @@
-"""Sends what a world makes, on a thread of its own, as far as it is allowed to and however long that takes.
+"""Sends what a world makes, on a thread of its own, at a pace and however long that takes.
 
 Kafka acknowledges every record (`acks=all`) and the API every request; what was not acknowledged is sent again, so a
 record may lie in the topic twice. Events without an id are then two: the topic itself says what is true.
@@ -7,6 +7,7 @@ record may lie in the topic twice. Events without an id are then two: the topic 
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Final
@@ -20,14 +21,13 @@ from loadtests.once.world import Sending
 
 _AT_ONCE: Final = 32
 _RETRY_S: Final = 0.2
-_WAIT_S: Final = 0.02
 
 
 class Sender:
-    """Sends in the background, up to the event that `allow` names."""
+    """Sends in the background, at most `pace` events a second."""
 
     def __init__(
-        self, sendings: Iterator[Sending], events: int, *, bootstrap: str, urls: Sequence[str]
+        self, sendings: Iterator[Sending], events: int, *, pace: int, bootstrap: str, urls: Sequence[str]
     ) -> None:
         """Not started; `events` is how many there are."""
         self.sent = bytearray(events)
@@ -38,7 +38,7 @@ class Sender:
         self._sendings = sendings
         self._kafka = _Kafka(bootstrap)
         self._urls = urls
-        self._allowed = 0
+        self._pace = pace
         self._ended = threading.Event()
         self._fault: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
@@ -48,27 +48,18 @@ class Sender:
         """Count the records and requests that were sent again because they were not acknowledged."""
         return self._called_anew + self._kafka.sent_anew
 
+    @property
+    def ended(self) -> bool:
+        """Say whether everything was acknowledged, or sending failed."""
+        return self._ended.is_set()
+
     def start(self) -> None:
-        """Begin; nothing is sent before it is allowed."""
+        """Begin."""
         self._thread.start()
-
-    def allow(self, events: int) -> None:
-        """Let it send up to so many events in all."""
-        self._allowed = events
-
-    def wait(self) -> None:
-        """Wait until all that is allowed is acknowledged; raises what went wrong."""
-        while not self._ended.wait(_WAIT_S) and self.reached < self._allowed:
-            pass
-        self._check()
 
     def finish(self) -> None:
         """Wait until everything is acknowledged; raises what went wrong."""
-        self._allowed = len(self.sent) + 1
         self._ended.wait()
-        self._check()
-
-    def _check(self) -> None:
         if self._fault is not None:
             raise RuntimeError("nothing more can be sent") from self._fault
 
@@ -83,18 +74,18 @@ class Sender:
     async def _send(self) -> None:
         waiting: list[Sending] = []
         try:
+            began = time.monotonic()
             for sending in self._sendings:
                 waiting.append(sending)
                 if len(waiting) == _AT_ONCE:
                     await self._deliver(waiting)
                     waiting = []
+                    await asyncio.sleep(began + self.reached / self._pace - time.monotonic())
             await self._deliver(waiting)
         finally:
             await self._kafka.close()
 
     async def _deliver(self, waiting: Sequence[Sending]) -> None:
-        while self.reached >= self._allowed:  # noqa: ASYNC110  # another thread's
-            await asyncio.sleep(_WAIT_S)
         records = [sending for sending in waiting if sending.partition >= 0]
         calls = [sending for sending in waiting if sending.partition < 0]
         await asyncio.gather(self._kafka.send(records), *map(self._call, calls))
