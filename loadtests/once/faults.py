@@ -31,7 +31,7 @@ class Faults:
         self.ended: list[str] = []
         """Names of workers that ended by themselves, each time that one did."""
         self._fleet = fleet
-        self._workers = workers
+        self.workers = workers
         self._spare = spare
         self._rng = rng
         self._kinds: Mapping[str, Callable[[], None]] = {
@@ -62,34 +62,34 @@ class Faults:
 
     def mend(self) -> None:
         """Start what ended by itself again, as a supervisor does."""
-        for worker in self._workers:
+        for worker in self.workers:
             if not worker.alive:
                 self.ended.append(worker.name)
                 worker.start()
 
     def stop_all(self) -> None:
         """Kill every worker."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.kill()
 
     def start_all(self) -> None:
         """Start every worker."""
-        for worker in self._workers:
+        for worker in self.workers:
             worker.start()
 
     def _kill(self) -> None:
-        worker = self._rng.choice(self._workers)
+        worker = self._rng.choice(self.workers)
         worker.kill()
         worker.start()
 
     def _lose(self) -> None:
-        worker = self._rng.choice(self._workers)
+        worker = self._rng.choice(self.workers)
         worker.kill()
         time.sleep(SESSION_S + self._rng.uniform(1, 4))
         worker.start()
 
     def _freeze(self) -> None:
-        worker = self._rng.choice(self._workers)
+        worker = self._rng.choice(self.workers)
         worker.freeze()
         time.sleep(SESSION_S + self._rng.uniform(1, 6))
         worker.thaw()

@@ -96,6 +96,15 @@ class Run:
             )
         )
 
+    def replay_carelessly(self) -> None:
+        """Take workers that pay no heed to positions, and let them begin at the beginning."""
+        self.faults.stop_all()
+        asyncio.run(hands.set_back(self.tact.store_url, 0))
+        for number, _ in enumerate(self.faults.workers, 1):
+            self.tact.workers.append(worker(self.tact, number, careless=True))
+        self.faults.workers = self.tact.workers[-len(self.faults.workers) :]
+        self.faults.start_all()
+
     def judge(self) -> Verdict:
         """Compare everybody."""
         assert self.world is not None
