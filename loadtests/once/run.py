@@ -138,12 +138,12 @@ class Run:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[tuple[Fleet, Path]]:
-    """Run a fleet with two APIs and no workers yet, and give it and its policy set."""
+def running(folder: Path, apis: int = 2) -> Iterator[tuple[Fleet, Path]]:
+    """Run a fleet with APIs and no workers yet, and give it and its policy set."""
     policies = shop.write(folder / "policies")
     settings = {"TACT_KAFKA_PARTITIONS": str(hands.PARTITIONS)}
     with fleet.running(
-        folder, policies, apis=2, workers=1, settings=settings, kafka_settings=QUICK_SESSIONS
+        folder, policies, apis=apis, workers=1, settings=settings, kafka_settings=QUICK_SESSIONS
     ) as tact:
         tact.workers.pop().kill()  # the APIs were not ready without one
         yield tact, policies
