@@ -28,11 +28,18 @@ _POLL_S = 0.02
 class Process:
     """One process of Tact that can be killed, frozen and started again."""
 
-    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
-        """Not started."""
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        log: Path,
+        module: str = "api.main",
+    ) -> None:
+        """Not started; `module` is what is run, where that is another than Tact's own."""
         self.name = name
         self.log = log
-        self._command = [sys.executable, "-m", "api.main", *arguments]
+        self._command = [sys.executable, "-m", module, *arguments]
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,6 +68,16 @@ class Process:
     def stop(self) -> int:
         """End it with SIGTERM; returns its exit status."""
         return self._signal(signal.SIGTERM)
+
+    def wait(self, within_s: float = END_S) -> int:
+        """Wait until it has ended by itself; returns its exit status."""
+        assert self._process is not None
+        return self._process.wait(within_s)
+
+    def memory(self) -> int:
+        """Return its resident bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
     def freeze(self) -> None:
         """Stop it where it is, with all that it holds."""
@@ -110,12 +127,12 @@ class Fleet:
         self.workers: list[Process] = []
         self.others: list[Process] = []
 
-    def add_api(self, policies: Path) -> None:
+    def add_api(self, policies: Path, module: str = "api.main") -> None:
         """Start one more API process."""
         (port,) = free_ports(1)
         more = {"TACT_PORT": str(port), "TACT_POLICIES": str(policies)}
         self.urls.append(f"http://127.0.0.1:{port}")
-        self.apis.append(self._start(f"api-{len(self.apis) + 1}", ["api"], more))
+        self.apis.append(self._start(f"api-{len(self.apis) + 1}", ["api"], more, module))
 
     def add_worker(self, **more: str) -> Process:
         """Start one more feature worker, under a name of its own."""
@@ -147,8 +164,10 @@ class Fleet:
                 if part.alive:
                     part.kill()
 
-    def _start(self, name: str, arguments: list[str], more: Mapping[str, str]) -> Process:
-        process = Process(name, arguments, {**self.environment, **more}, self.folder / f"{name}.log")
+    def _start(
+        self, name: str, arguments: list[str], more: Mapping[str, str], module: str = "api.main"
+    ) -> Process:
+        process = Process(name, arguments, {**self.environment, **more}, self.folder / f"{name}.log", module)
         process.start()
         return process
 
