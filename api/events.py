@@ -1,10 +1,12 @@
 """Events at the edge: each validated on its own, the valid ones made durable, the others named with their fault."""
 
+from contextlib import nullcontext
 from typing import Any, Final
 
 from api.bodies import LINE_MAX, parse_json
 from api.call import Reply, answer, invalid
 from api.metrics import count_events
+from api.overload import ASIDE
 from api.problems import Problem
 from engine.runtime import Engine
 from engine.worker import PACKED_MAX
@@ -78,7 +80,8 @@ class Reader:
         """Make what is waiting durable."""
         if self._waiting:
             events = await self.engine.journal.resolve(self._waiting)
-            await self.engine.journal.append(events)
+            with ASIDE if self.engine.journal.elsewhere else nullcontext():
+                await self.engine.journal.append(events)
             self.accepted += len(events)
             count_events("accepted", len(events))
             self._waiting = []

@@ -8,6 +8,8 @@ What holds, and why:
   somebody who keeps as many connections busy as there are places is not overload. So all places are given out
   until a request has to be refused; that is overload, and for some seconds a third is given out: the same
   throughput at a third of the latency. `python -m loadtests.overload` shows it.
+- Who waits for somebody other than the store is no load: it costs nothing here, and when Kafka is away requests that
+  hold places for seconds would lock out the decisions, which do not need it. Such a wait is `aside`.
 - The third ends by the clock and not when refusals end: otherwise long requests that hold so many places would
   lock out all others for as long as they run.
 """
@@ -32,6 +34,22 @@ _FEW_MIN: Final = 8
 """Fewer than this at once leave the store idle."""
 
 
+class _Aside:
+    """How many requests wait for somebody other than the store; a block of it is such a wait."""
+
+    count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+ASIDE: Final = _Aside()
+"""Of this process."""
+
+
 class Places:
     """The places of one process."""
 
@@ -46,6 +64,7 @@ class Places:
 
         `now_s` is the loop's time in seconds.
         """
+        taken -= ASIDE.count
         if taken < self._few:
             return True
         if now_s >= self._calm_at:

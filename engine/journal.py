@@ -37,6 +37,9 @@ class Quarantined(NamedTuple):
 class Journal(ABC):
     """Appends events and reads the quarantine."""
 
+    elsewhere = False
+    """Whether events are made durable by somebody other than the store."""
+
     def __init__(self, customers: Customers, plans: Plans) -> None:
         """Take the loader of customers and the compiled policies."""
         self.customers = customers

@@ -30,6 +30,8 @@ return tostring(epoch)
 class KafkaJournal(Journal):
     """Appends to the topic of events."""
 
+    elsewhere = True
+
     def __init__(self, customers: Customers, plans: Plans, settings: KafkaSettings) -> None:
         """Take the loader of customers, the compiled policies and where Kafka is."""
         super().__init__(customers, plans)

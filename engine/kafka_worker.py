@@ -44,6 +44,7 @@ SAVE_S: Final = 0.25
 """How often watermarks are written and committed; what a crash repeats."""
 SILENT_S: Final = 30.0
 """Without progress for so long, while there are records, the worker ends with an error."""
+SETTLE_S: Final = 1.0
 REREAD_S: Final = 5.0
 RETRY_S: Final = 0.5
 END_S: Final = 5.0
@@ -190,6 +191,21 @@ class KafkaWorker:
             self._room.clear()
             await self._room.wait()
 
+    async def settle(self) -> None:
+        """Pass the offsets behind the last record that hold none, such as the mark that ends a transaction.
+
+        Called while no fetch is under way: then a consumer's position lies behind everything that was taken.
+        """
+        consumer, following = self._app.consumer, self._next
+        for tp in consumer.assignment():
+            expected = following.get(tp.partition)
+            done = self.watermarks.offset(tp.partition)
+            if expected == done and consumer.highwater(tp) > done:
+                position = await consumer.position(tp)
+                if position is not None and position > done and following is self._next:
+                    following[tp.partition] = position
+                    self.watermarks.skip(tp.partition, position)
+
     async def _follows(self, partition: int, expected: int, offset: int) -> bool:
         """Say whether what was fetched begins where it should; see to a gap before it."""
         if offset > expected:
@@ -261,7 +277,7 @@ class KafkaWorker:
         lag = {}
         for tp in self._app.consumer.assignment():
             if tp.partition in self._next:
-                end = self._app.consumer.highwater(tp) or 0
+                end = self._app.consumer.highwater(tp)
                 lag[tp.partition] = max(0, end - self.watermarks.offset(tp.partition))
         self.folding.measures.lag = {f"{EVENTS}:{partition}": size for partition, size in lag.items()}
         if not any(lag.values()):
@@ -279,7 +295,19 @@ class _App(faust.App):
 
 
 class _Thread(AIOKafkaConsumerThread):
-    """Faust's consumer, which a commit that fails does not crash: what it says is for Kafka's tools only."""
+    """Faust's consumer, which a commit that fails does not crash: what it says is for Kafka's tools only.
+
+    What a producer's transaction took back is not read.
+    """
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer: Any = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # noqa: SLF001  # Faust gives no other way
+        return consumer
+
+    def highwater(self, tp: TP) -> int:
+        """Return the offset behind the last record that can be read."""
+        return self._ensure_consumer().last_stable_offset(tp) or 0
 
     async def _commit(self, offsets: Any) -> bool:
         try:
@@ -315,6 +343,7 @@ class _Consumer(Consumer):
 
         Faust's own way, through a stream, makes four tasks for each record: a no-op agent costs what half a fold does.
         """
+        settled_at = 0.0
         while not (self.should_stop or fetcher.should_stop):
             generation = self.app.consumer_generation_id
             try:
@@ -327,6 +356,10 @@ class _Consumer(Consumer):
                 # What was fetched before a rebalance is read again after it.
                 if batch and self.flow_active and generation == self.app.consumer_generation_id:
                     await self.worker.take(tp.partition, batch)
+            now = time.monotonic()
+            if now - settled_at > SETTLE_S and self.flow_active:
+                settled_at = now
+                await self.worker.settle()
 
     async def tell(self, offsets: Mapping[TP, int]) -> None:
         """Commit offsets; nobody depends on it."""

@@ -49,19 +49,21 @@ class Watermarks:
             log.warning("the topic %s was made anew: it is read from its beginning", EVENTS)
             await self.begin_epoch()
             folded, committed = {}, dict.fromkeys(committed)
-        starts = {}
+        starts, marks = {}, {}
         for partition, offset in committed.items():
             known = [at for at in (offset, folded.get(partition)) if at is not None and at >= 0]
             start = min(known, default=first[partition])
-            if start < first[partition]:
+            done = folded.get(partition, start)
+            if done < first[partition]:
                 log.error(
                     "records %d to %d of partition %d were deleted before they were folded: raise TACT_KAFKA_RETENTION",
-                    max(start, folded.get(partition, 0)),
+                    done,
                     first[partition] - 1,
                     partition,
                 )
             starts[partition] = min(max(start, first[partition]), end[partition])
-        self._offsets = {partition: folded.get(partition, start) for partition, start in starts.items()}
+            marks[partition] = max(done, starts[partition])
+        self._offsets = marks
         self._saved = {partition: offset for partition, offset in folded.items() if partition in starts}
         return starts
 
@@ -79,6 +81,11 @@ class Watermarks:
             partition = record.partition
             if partition in self._offsets and record.source == self.source(partition):
                 self._offsets[partition] = max(self._offsets[partition], record.offset + 1)
+
+    def skip(self, partition: int, offset: int) -> None:
+        """Note that nothing lies before an offset but what is folded, and no records."""
+        if partition in self._offsets:
+            self._offsets[partition] = max(self._offsets[partition], offset)
 
     async def save(self) -> dict[int, int]:
         """Write the watermarks that have moved, and return them; StoreUnavailable."""

@@ -6,7 +6,9 @@ the first calls while we are still making the others. A batch is a few calls, an
 What holds, and why: replies come in the order of the commands, so the slots of `_pending` are the whole
 bookkeeping. A slot leaves the queue only when its last reply has come or the link is gone; giving up on a
 call fails its future and keeps the slot, so the late reply is dropped there and no other call can get it.
-One timer serves all deadlines: it stands at the earliest, and walks the queue only when it fires.
+One timer serves all deadlines: it stands at the earliest, and walks the queue only when it fires. While the store has
+been silent for some time, nobody waits for it longer than a quarter of a second: requests that wait for seconds would
+hold the places of those that can do without it.
 """
 
 import asyncio
@@ -39,6 +41,7 @@ _REFUSED_FOR_NOW = frozenset(
     }
 )
 _NEVER = float("inf")
+_HOPE_S = 0.25
 _BATCH_MIN = 4
 _BATCH_SHARE = 8
 # The fastest of those measured; its own stub allows one argument only.
@@ -157,6 +160,7 @@ class Link(asyncio.Protocol):
         self._outgoing: list[bytes] = []
         self._first_load: _Slot | None = None  # of the batch; its prologue is everyone's
         self._commands = 0
+        self._late_since = _NEVER  # when a deadline was missed and nothing has come since
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_at = _NEVER
         self.lost = self._loop.create_future()
@@ -186,7 +190,10 @@ class Link(asyncio.Protocol):
             )
             return future
         self._measures.calls += 1
-        deadline = self._loop.time() + within_s
+        now = self._loop.time()
+        if now - self._late_since > _HOPE_S:
+            within_s = min(within_s, _HOPE_S)
+        deadline = now + within_s
         slot = _Slot(None if shape is Shape.NOTHING else future, count, shape, deadline)
         if shape is Shape.LOAD and self._prologue_length:
             slot.prologue = self._prologue_of_this_batch(deadline)
@@ -228,6 +235,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Match replies to slots, first in first out (asyncio's callback)."""
+        self._late_since = _NEVER
         pending = self._pending
         reader = self._reader
         try:
@@ -288,6 +296,7 @@ class Link(asyncio.Protocol):
             if slot.deadline <= now:
                 slot.fail(f"The store at {self._name} did not answer in time.", maybe_applied=True)
                 self._measures.failures["late"] += 1
+                self._late_since = min(self._late_since, now)
             elif slot.deadline < earliest:
                 earliest = slot.deadline
         if self._pending:

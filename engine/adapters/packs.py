@@ -6,7 +6,7 @@ What holds, and why:
 - `acks=all` and an idempotent producer: an acknowledged record is on every broker in sync, once. A producer that has
   failed, or that is not answered for too long, is replaced and its records are sent again; event ids tell the copies.
 - Who waits is answered within `WITHIN_S`. What is not on its way by then is taken back; the rest may still arrive.
-- What waits is bounded in bytes. While a partition gets no acknowledgements, more is refused at once.
+- What waits is bounded, in bytes and in calls. While a partition gets no acknowledgements, more is refused at once.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ SILENT_S: Final = 2.0
 STUCK_S: Final = 10.0
 """Without one for so long, the producer is replaced."""
 WAITING_BYTES_MAX: Final = 64_000_000
+WAITING_CALLS_MAX: Final = 1_000
 RETRY_S: Final = 0.5
 
 log = logging.getLogger("tact.journal")
@@ -78,6 +79,7 @@ class Packs:
         self._connecting: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._waiting_bytes = 0
+        self._waiting_calls = 0
         self._mismatch: TopicMismatch | None = None
         self._tried = asyncio.Event()
         """Set once a first attempt to connect has ended."""
@@ -124,6 +126,7 @@ class Packs:
     async def send(self, parts: Mapping[int, Sequence[bytes]]) -> None:
         """Return when all events, by partition, are acknowledged; NotAcknowledged when they are not in time."""
         self._admit(parts)
+        self._waiting_calls += 1
         tickets = []
         for partition, blobs in parts.items():
             lane = self._lanes[partition]
@@ -140,6 +143,7 @@ class Packs:
         except TimeoutError:
             raise NotAcknowledged(self.fault or "Kafka did not acknowledge the events in time") from None
         finally:
+            self._waiting_calls -= 1
             for ticket in tickets:
                 self._waiting_bytes -= ticket.size
                 ticket.done.cancel()  # what is still in the queue is taken out of it
@@ -147,7 +151,7 @@ class Packs:
     def _admit(self, parts: Mapping[int, Sequence[bytes]]) -> None:
         if self._producer is None:
             raise NotAcknowledged(self._fault)
-        if self._waiting_bytes > WAITING_BYTES_MAX:
+        if self._waiting_bytes > WAITING_BYTES_MAX or self._waiting_calls >= WAITING_CALLS_MAX:
             raise NotAcknowledged("too much waits to be acknowledged already")
         oldest = time.monotonic() - SILENT_S
         if any(0 < self._lanes[partition].sent_at < oldest for partition in parts):
