@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 
 from api.remote import RemoteFailure, ask
 from engine.adapters.topics import EVENTS, RECORD_BYTES_MAX
-from loadtests.once.world import Sending
+from loadtests.once.world import CALL, Sending
 
 _AT_ONCE: Final = 32
 _RETRY_S: Final = 0.2
@@ -32,7 +32,7 @@ class Sender:
         """Not started; `events` is how many there are."""
         self.sent = bytearray(events)
         """1 for each number of an event that was acknowledged."""
-        self.records = self.calls = self.records_again = self._called_anew = 0
+        self.calls = self.records_again = self._called_anew = 0
         self.reached = 0
         """Events sent, those that come again left out."""
         self._sendings = sendings
@@ -86,10 +86,9 @@ class Sender:
             await self._kafka.close()
 
     async def _deliver(self, waiting: Sequence[Sending]) -> None:
-        records = [sending for sending in waiting if sending.partition >= 0]
-        calls = [sending for sending in waiting if sending.partition < 0]
+        records = [sending for sending in waiting if sending.partition != CALL]
+        calls = [sending for sending in waiting if sending.partition == CALL]
         await asyncio.gather(self._kafka.send(records), *map(self._call, calls))
-        self.records += len(records)
         self.calls += len(calls)
         for sending in waiting:
             self.records_again += sending.again

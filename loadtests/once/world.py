@@ -31,8 +31,12 @@ LATE_MAX_MS: Final = 9 * DAY_MS
 AGAIN_EVENT: Final = 0.03
 AGAIN_RECORD: Final = 0.02
 PACK_MAX: Final = 60
-CALL: Final = 20
+FOREIGN_MAX: Final = 8
+CALL_MAX: Final = 20
 """Events of one request to the API."""
+NO_ID: Final = 0.2
+CALL: Final = -1
+"""The partition of what goes to the API."""
 
 _WEIGHTS: Final[Mapping[str, int]] = {
     "page_view": 40,
@@ -62,10 +66,11 @@ class Sending(NamedTuple):
     """One record of the topic, or one request to the API."""
 
     partition: int
-    """-1: a request."""
     body: bytes
     numbers: tuple[int, ...]
     """Of the events in it."""
+    has_ids: bool = True
+    """Whether it is a record that may come again: whoever wrote it gave each event an id."""
     again: bool = False
 
 
@@ -85,14 +90,17 @@ class World:
         """`secret` is the installation's, `now` the time at which the past ends (ms)."""
         self.events = events
         self.customers = customers
-        self.repeated = 0
-        """Events that came again under their id."""
-        self.merges = 0
         self._secret = secret
         self._partitions = partitions
         self._now = now
         self._rng = Random(seed)
         self._links = self._planned()
+        self._packs: dict[int, list[tuple[int, bytes]]] = {}
+        self._foreign: list[tuple[int, dict[str, Any]]] = []
+        self._calls: list[tuple[int, dict[str, Any]]] = []
+        self._later: list[tuple[int, int, Sending]] = []
+        """What is sent again, by the number of the event that it comes before."""
+        self._made = 0
 
     def alias_ids(self) -> dict[str, str]:
         """Return the ids that cookies are known by before they are linked, and the cookies."""
@@ -101,65 +109,56 @@ class World:
 
     def sendings(self) -> Iterator[Sending]:
         """Yield all that is sent, in order; once."""
-        rng = self._rng
-        packs: dict[int, list[tuple[int, bytes]]] = {}
-        calls: list[tuple[int, dict[str, Any]]] = []
-        later: list[tuple[int, int, Sending]] = []
-        made = 0
-
-        def ready(sending: Sending) -> Iterator[Sending]:
-            nonlocal made
-            made += 1
-            if (
-                sending.numbers
-                and not sending.again
-                and rng.random() < AGAIN_RECORD
-                and self._has_ids(sending)
-            ):
-                heappush(later, (number + self._lag(), made, sending._replace(again=True)))
+        for number in range(self.events):
+            while self._later and self._later[0][0] <= number:
+                yield heappop(self._later)[2]
+            for sending in self._sendings(number):
+                yield sending
+                if sending.has_ids and self._rng.random() < AGAIN_RECORD:
+                    self._send_later(number, sending)
+        for partition, waiting in self._packs.items():
+            yield _packed(partition, waiting)
+        for partition, said in ((self._anywhere(), self._foreign), (CALL, self._calls)):
+            if said:
+                yield _as_array(partition, said)
+        for _, _, sending in sorted(self._later):
             yield sending
 
-        for number in range(self.events):
-            while later and later[0][0] <= number:
-                yield from ready(heappop(later)[2])
-            who, event = self._event(number)
-            how = self._way(who)
-            if how == "pack":
-                partition, blob = self._partition(event.customer_id), encode_event(event)
-                packs.setdefault(partition, []).append((number, blob))
+    def _sendings(self, number: int) -> Iterator[Sending]:
+        """Make an event, and yield what is full with it."""
+        rng = self._rng
+        who, event = self._event(number)
+        match self._way(who):
+            case "pack":
+                partition = partition_of(tag(self._secret, event.customer_id), self._partitions)
+                waiting = self._packs.setdefault(partition, [])
+                waiting.append((number, encode_event(event)))
                 if rng.random() < AGAIN_EVENT:
-                    self.repeated += 1
-                    again = Sending(partition, pack([blob]), (number,), again=True)
-                    heappush(later, (number + self._lag(), number, again))
-                if len(packs[partition]) >= rng.randint(1, PACK_MAX):
-                    yield from ready(_packed(partition, packs.pop(partition)))
-            elif how == "json":
+                    self._send_later(number, _packed(partition, waiting[-1:]))
+                if len(waiting) >= rng.randint(1, PACK_MAX):
+                    yield _packed(partition, self._packs.pop(partition))
+            case "json":
                 said = _as_json(who, event)
-                if event.type not in _STRICT and rng.random() < 0.2:
+                if event.type not in _STRICT and rng.random() < NO_ID:
                     del said["event_id"]
                     said["properties"] = {**said["properties"], "number": number}
-                array: Any = [said] if rng.random() < 0.5 else said
-                # A foreign producer may key its records by whatever it likes.
-                partition = rng.randrange(self._partitions)
-                yield from ready(Sending(partition, json.dumps(array).encode(), (number,)))
-            else:
-                calls.append((number, _as_json(who, event)))
-                if len(calls) == CALL:
-                    yield _called(calls)
-                    calls = []
-        for partition, waiting in packs.items():
-            yield _packed(partition, waiting)
-        if calls:
-            yield _called(calls)
-        for _, _, sending in sorted(later, key=lambda one: one[:2]):
-            yield sending
+                self._foreign.append((number, said))
+                if len(self._foreign) >= rng.randint(1, FOREIGN_MAX):
+                    yield _as_array(self._anywhere(), self._foreign)
+                    self._foreign = []
+            case _:
+                self._calls.append((number, _as_json(who, event)))
+                if len(self._calls) == CALL_MAX:
+                    yield _as_array(CALL, self._calls)
+                    self._calls = []
 
-    def _has_ids(self, sending: Sending) -> bool:
-        """Say whether all its events have ids of their senders: the others would be new ones."""
-        if sending.partition < 0 or (sending.body[:1] in b"{[" and b'"event_id"' not in sending.body):
-            return False
-        self.repeated += len(sending.numbers)
-        return True
+    def _anywhere(self) -> int:
+        """Choose a partition as foreign producers do, who key their records by whatever they like."""
+        return self._rng.randrange(self._partitions)
+
+    def _send_later(self, number: int, sending: Sending) -> None:
+        self._made += 1
+        heappush(self._later, (number + self._lag(), self._made, sending._replace(again=True)))
 
     def _lag(self) -> int:
         return self._rng.randint(1, max(2, self.events // 20))
@@ -173,15 +172,14 @@ class World:
             card = {"card": f"card-{ten}"}
             found[next(places)] = (Who(f"c-{ten + 8}"), card)
             found[next(places)] = (Who(f"c-{ten + 9}"), card)
-            self.merges += 2
         return found
 
     def _event(self, number: int) -> tuple[Who, Event]:
         rng = self._rng
         planned = self._links.get(number)
-        ten, sort = rng.randrange(self.customers), 0
-        sort = ten % 10
-        who = Who(f"c-{ten}") if sort != 7 else Who("", f"k-{ten}")
+        one = rng.randrange(self.customers)
+        sort = one % 10
+        who = Who(f"c-{one}") if sort != 7 else Who("", f"k-{one}")
         if planned is not None:
             who, sort = planned[0], 6
         type_ = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
@@ -243,9 +241,6 @@ class World:
             return "pack"
         return "json" if chance < 0.8 else "call"
 
-    def _partition(self, customer_id: str) -> int:
-        return partition_of(tag(self._secret, customer_id), self._partitions)
-
 
 def _as_json(who: Who, event: Event) -> dict[str, Any]:
     """Write an event as whoever sends JSON does."""
@@ -269,5 +264,9 @@ def _packed(partition: int, waiting: list[tuple[int, bytes]]) -> Sending:
     return Sending(partition, pack([blob for _, blob in waiting]), tuple(number for number, _ in waiting))
 
 
-def _called(calls: list[tuple[int, dict[str, Any]]]) -> Sending:
-    return Sending(-1, json.dumps([said for _, said in calls]).encode(), tuple(number for number, _ in calls))
+def _as_array(partition: int, said: list[tuple[int, dict[str, Any]]]) -> Sending:
+    """Write events as JSON; a single one for Kafka is no array."""
+    values = [one for _, one in said]
+    body: Any = values[0] if len(values) == 1 and partition != CALL else values
+    has_ids = partition != CALL and all("event_id" in one for one in values)
+    return Sending(partition, json.dumps(body).encode(), tuple(number for number, _ in said), has_ids=has_ids)
