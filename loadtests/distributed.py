@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -37,8 +38,6 @@ ELSEWHERE: Final = {STORE: "STORE_URL", KAFKA: "KAFKA_BROKERS"}
 OURS: Final = "tact:"
 END_S: Final = 14.0
 """Within this time of Ctrl-C all has ended: the APIs say for 3 s that they leave, and drain for up to 10 s."""
-FIRST_POLICY_S: Final = 8.0
-"""What is left of the 15 s in which Ctrl-C ends everything is for the drain."""
 _VARIABLE: Final = re.compile(r"\$\{(\w+):-([^${}]*)\}")
 
 
@@ -170,6 +169,7 @@ class Opening:
         self._first = first_policy
         self._data = data
         self._has_policy = not urls
+        self._activating: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> bool:
         """Say whether all APIs are ready, and tell the user when they are."""
@@ -179,19 +179,21 @@ class Opening:
             except RemoteFailure:
                 return False
         if not self._has_policy:
-            self._activate()
-            self._has_policy = True
-        if not all(answers(url) for url in self._urls):
+            self._has_policy = self._activated()
+        if not self._has_policy or not all(answers(url) for url in self._urls):
             return False
         _announce(self._urls, self._data)
         return True
 
-    def _activate(self) -> None:
+    def _activated(self) -> bool:
+        """Say whether the first policy set is active; its activation is started once, and never waited for."""
         command = tact_command(self._first)
-        process = spawn(command, env=tact_environment(self._first, self._data))
-        status = process.wait(FIRST_POLICY_S)
+        if self._activating is None:
+            self._activating = spawn(command, env=tact_environment(self._first, self._data))
+        status = self._activating.poll()
         if status:
             raise ProcessFailure(f"the first policy set could not be activated: {' '.join(command)}")
+        return status == 0
 
 
 def _announce(urls: Sequence[str], data: Path) -> None:
