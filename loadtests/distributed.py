@@ -173,7 +173,7 @@ class Opening:
 
     def __call__(self) -> bool:
         """Say whether all APIs are ready, and tell the user when they are."""
-        if not self._has_policy:
+        if not self._has_policy and self._activating is None:
             try:
                 self._has_policy = bool(ask(self._urls[0], "GET", "/v1/policies/versions")["versions"])
             except RemoteFailure:
