@@ -66,6 +66,14 @@ class Probes:
             f"the partitions are not shared out among {workers} workers",
         )
 
+    def health(self, api: int = 0) -> tuple[str, str]:
+        """Return what /readyz says in all and of events, while it answers 200; nothing otherwise."""
+        try:
+            said = self.fleet.ask("GET", "/readyz", api=api)
+        except RemoteFailure:
+            return "", ""
+        return said["status"], said["dependencies"]["events"]
+
     def counts(self, customers: Iterable[str], *, api: int = 0) -> dict[str, int]:
         """Return how many page views each customer has, who is unknown none."""
         found = {}

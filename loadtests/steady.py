@@ -2,7 +2,8 @@
 
 Requests leave on time whether or not earlier answers came. Every event has an id. One that was answered 202 is owed:
 it counts, once. Everything else is sent again later under the same id until it is accepted, so at the end there is
-nothing left to guess: each customer's count equals the customer's events that were sent.
+nothing left to guess: each customer's count equals the customer's events that were sent. Some that were accepted come
+again as well, as from a client that lost the answer.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ AGAIN_S: Final = 1.0
 """Pause between two tries to send what was refused, as Retry-After asks."""
 AGAIN_MAX: Final = 100
 """Events that are sent again in one request."""
+DOUBTED: Final = 0.05
+"""Share of the accepted events that are sent again all the same."""
 BROKEN: Final = 0
 """Stands for the status of a request that got no answer."""
 
@@ -72,6 +75,7 @@ class Steady:
         """Customer to events that were answered 202."""
         self.refused: list[str] = []
         """Complaints of events that should be valid."""
+        self._accepted: set[str] = set()
         self._waiting: deque[Json] = deque()
         self._rnd = random.Random(seed)
         self._number = 0
@@ -158,14 +162,17 @@ class Steady:
 
     def _account(self, answer: Answer, said: Json, events: Iterable[Json]) -> None:
         if answer.status == 202 and not said["rejected"]:
-            self.owed.update(event["customer_id"] for event in events)
+            new = [event for event in events if event["event_id"] not in self._accepted]
+            self._accepted.update(event["event_id"] for event in new)
+            self.owed.update(event["customer_id"] for event in new)
+            self._waiting.extend(event for event in new if self._rnd.random() < DOUBTED)
         elif answer.status in {503, BROKEN}:
             self._waiting.extend(events)
         else:
             self.refused.append(f"events were answered {answer.status}: {said}")
 
     async def _again(self, session: aiohttp.ClientSession) -> None:
-        """Send what was refused again, until nothing is left when the load has ended."""
+        """Send what waits again, until nothing is left when the load has ended."""
         while self._waiting or self._open or not self._ending.is_set():
             events = [self._waiting.popleft() for _ in range(min(AGAIN_MAX, len(self._waiting)))]
             if not events:

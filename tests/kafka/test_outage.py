@@ -36,6 +36,7 @@ NOTICED_S = 5.0
 AFTERWARDS = 20
 """Events of one load that are sent after that, before Kafka comes back."""
 WITHIN_S = 30.0
+UNAVAILABLE = "urn:tact:problem:events-unavailable"
 
 
 class Outage(NamedTuple):
@@ -83,7 +84,7 @@ def outage(tact: Fleet, probes: Probes) -> Outage:
     gone = time.monotonic()
     noticed = gone + NOTICED_S
     wait_for(lambda: len(between(load.sent, noticed, math.inf)) >= AFTERWARDS, WITHIN_S, tact.logs)
-    said = tact.ask("GET", "/readyz")
+    status, events = probes.health()
     back = time.monotonic()
     tact.cluster.restart()
     load.finish()
@@ -94,17 +95,9 @@ def outage(tact: Fleet, probes: Probes) -> Outage:
         hasty,
         between(load.sent, noticed, back),
         between(load.decided, gone, back),
-        said["status"],
-        said["dependencies"]["events"],
+        status,
+        events,
     )
-
-
-def status(tact: Fleet) -> str:
-    """Return what /readyz says, nothing where nobody answers."""
-    try:
-        return str(tact.ask("GET", "/readyz")["status"])
-    except RemoteFailure:
-        return ""
 
 
 def refusal(tact: Fleet) -> int:
@@ -122,7 +115,7 @@ def test_decisions_go_on_while_kafka_is_away(outage: Outage) -> None:
 
 
 def test_events_are_answered_503_with_retry_after_while_kafka_is_away(outage: Outage) -> None:
-    assert {answer.status for answer in outage.meanwhile} == {503}
+    assert {(answer.status, answer.said) for answer in outage.meanwhile} == {(503, UNAVAILABLE)}
     assert neither_accepted_nor_refused(outage.load.sent, math.inf) == []
 
 
@@ -158,7 +151,7 @@ def test_an_api_and_a_worker_end_and_start_while_kafka_is_away(tact: Fleet, prob
     worker.log.write_bytes(b"")
     api.start()
     worker.start()
-    wait_for(lambda: status(tact) == "degraded", WITHIN_S, tact.logs)
+    wait_for(lambda: probes.health()[0] == "degraded", WITHIN_S, tact.logs)
     wait_for(lambda: b"waiting: Kafka at" in worker.log.read_bytes(), WITHIN_S, tact.logs)
     assert tact.ask("POST", "/v1/decide", {"customer_id": "c1", "placement": "hero"})["action"] == "offer"
     assert refusal(tact) == 503
