@@ -46,6 +46,9 @@ def log_to_stderr() -> None:
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
     )
+    if level >= logging.WARNING:  # what they say at each attempt, our own words say once
+        for name in ("aiokafka", "faust", "mode"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def check_host(host: str) -> None:

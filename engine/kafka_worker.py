@@ -20,6 +20,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 import faust
+from aiokafka.errors import KafkaError
+from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
@@ -81,6 +83,8 @@ class KafkaWorker:
         """Partition to the offset that is to come next."""
         self._gaps: dict[int, tuple[int, int, float]] = {}
         """Partition to a gap that is read again: where it begins, the record behind it, when that was asked for."""
+        self._passed: dict[int, int] = {}
+        """Partition to where its position once went past offsets that held nothing."""
         self._lanes = [_Lane() for _ in range(LANES)]
         self._waiting_bytes = 0
         self._room = asyncio.Event()
@@ -94,7 +98,11 @@ class KafkaWorker:
         folding = asyncio.gather(*(self._fold(lane, stop) for lane in self._lanes))
         try:
             while not stop.is_set() and await self._ready(stop):
-                await self._follow(stop, folding)
+                try:
+                    await self._follow(stop, folding)
+                except (KafkaError, ConsumerNotStarted) as error:  # Kafka went while Faust started
+                    log.warning("waiting: %r", error)
+                    await asyncio.sleep(RETRY_S)
         finally:
             stop.set()
             for lane in self._lanes:
@@ -127,6 +135,8 @@ class KafkaWorker:
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
             saved_at = beaten_at = 0.0
             while not (stop.is_set() or app.should_stop or folding.done()):
                 await asyncio.wait([stopping], timeout=0.1)
@@ -165,11 +175,13 @@ class KafkaWorker:
                     {tp.partition: offset for tp, offset in end.items()},
                 )
             except StoreUnavailable:
+                self._progress_at = time.monotonic()
                 await asyncio.sleep(RETRY_S)
             else:
                 break
         self._next = dict(starts)
         self._gaps.clear()
+        self._passed.clear()
         self._progress_at = time.monotonic()
         return {tp: starts[tp.partition] for tp in committed}
 
@@ -194,17 +206,24 @@ class KafkaWorker:
     async def settle(self) -> None:
         """Pass the offsets behind the last record that hold none, such as the mark that ends a transaction.
 
-        Called while no fetch is under way: then a consumer's position lies behind everything that was taken.
+        Called while no fetch is under way: then a consumer's position lies behind all that was taken. A position that
+        went past offsets is believed when it does so again, from where the last record ended.
         """
         consumer, following = self._app.consumer, self._next
         for tp in consumer.assignment():
             expected = following.get(tp.partition)
             done = self.watermarks.offset(tp.partition)
-            if expected == done and consumer.highwater(tp) > done:
-                position = await consumer.position(tp)
-                if position is not None and position > done and following is self._next:
-                    following[tp.partition] = position
-                    self.watermarks.skip(tp.partition, position)
+            if expected != done or tp.partition in self._gaps or consumer.highwater(tp) <= done:
+                continue
+            position = await consumer.position(tp)
+            if position is None or position <= done or following is not self._next:
+                continue
+            if self._passed.get(tp.partition) == expected:
+                following[tp.partition] = position
+                self.watermarks.skip(tp.partition, position)
+            else:
+                self._passed[tp.partition] = expected
+                await consumer.seek_wait({tp: expected})
 
     async def _follows(self, partition: int, expected: int, offset: int) -> bool:
         """Say whether what was fetched begins where it should; see to a gap before it."""
@@ -273,19 +292,21 @@ class KafkaWorker:
                 await self._app.consumer.tell(mine)
 
     def _watch(self, now: float) -> None:
-        """Measure the lag of each partition; WorkerStuck where there is some and nothing moves."""
-        lag = {}
+        """Measure the lag of each partition; WorkerStuck where there is some, or one was never begun, for long."""
+        lag, begun = {}, True
         for tp in self._app.consumer.assignment():
-            if tp.partition in self._next:
+            if tp.partition not in self._next:
+                begun = False
+            else:
                 end = self._app.consumer.highwater(tp)
                 lag[tp.partition] = max(0, end - self.watermarks.offset(tp.partition))
         self.folding.measures.lag = {f"{EVENTS}:{partition}": size for partition, size in lag.items()}
-        if not any(lag.values()):
+        if begun and not any(lag.values()):
             self._progress_at = now
         elif now - self._progress_at > SILENT_S:
             raise WorkerStuck(
-                f"no event was folded for {SILENT_S:.0f} s while {sum(lag.values())} records wait: the worker ends, "
-                "and goes on where it was when it is started again"
+                f"no event was folded for {SILENT_S:.0f} s while {sum(lag.values())} records wait or a partition could "
+                "not be begun: the worker ends, and goes on where it was when it is started again"
             )
 
 
@@ -345,7 +366,6 @@ class _Consumer(Consumer):
         """
         settled_at = 0.0
         while not (self.should_stop or fetcher.should_stop):
-            generation = self.app.consumer_generation_id
             try:
                 records, _ = await self._wait_next_records(1.0)
             except self.consumer_stopped_errors:
@@ -353,8 +373,7 @@ class _Consumer(Consumer):
                     return
                 raise
             for tp, batch in (records or {}).items():
-                # What was fetched before a rebalance is read again after it.
-                if batch and self.flow_active and generation == self.app.consumer_generation_id:
+                if batch:
                     await self.worker.take(tp.partition, batch)
             now = time.monotonic()
             if now - settled_at > SETTLE_S and self.flow_active:
