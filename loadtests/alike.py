@@ -21,6 +21,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from msgspec.structs import replace
+
 from api.processes import answers
 from engine.adapters.store import as_bytes, as_list
 from engine.runtime import Engine, open_engine
@@ -84,7 +86,11 @@ async def known(engine: Engine, customers: Sequence[str]) -> Known:
         replies = await engine.connection.pipeline([("HMGET", f"{{{tag}}}", "f", "p") for tag in tags])
         for name, reply in zip(names, replies, strict=True):
             facts, state = (as_bytes(blob) for blob in as_list(reply))
-            contacts = decode_facts(facts).contacts if facts is not None else ()
+            # What a contact overran is judged when it is recorded, so it depends on what had come before it.
+            contacts = [
+                replace(contact, overrun=())
+                for contact in (decode_facts(facts).contacts if facts is not None else ())
+            ]
             found[name] = (decode_state(state)[0] if state is not None else None, contacts)
     return found
 
@@ -167,7 +173,7 @@ def main() -> None:
             rewards.wait_until_folded(tact)
             socket = next((Path(scratch) / "embedded").rglob("*.sock"))
             two = asyncio.run(embedded(f"unix://{socket}", customers))
-    differ = [who for who in customers if one[who] != two[who]]
+    differ = [f"{who}: {one[who]}, embedded {two[who]}" for who in customers if one[who] != two[who]]
     fed = sum(state is not None for state, _ in one.values())
     print(f"{len(customers)} customers, {fed} with features: {len(differ)} differences")
     for text in [*differ[:5], *wrong[:5]]:
