@@ -22,12 +22,15 @@ STALLED_S: Final = 90.0
 TOLD_S: Final = 5.0
 
 
-def worker(tact: Fleet, number: int, *, careless: bool) -> Process:
-    """Make a feature worker, not started; a careless one pays no heed to positions."""
+def worker(tact: Fleet, number: int, *, careless: bool, named: bool = True) -> Process:
+    """Make a feature worker, not started.
+
+    A careless one pays no heed to positions. Where one without a name comes and goes, partitions move at once.
+    """
     name = f"features-{number}"
     log = tact.folder / f"{name}.log"
     log.touch()
-    environment = {**tact.environment, "TACT_WORKER": name}
+    environment = {**tact.environment, "TACT_WORKER": name if named else ""}
     module = "loadtests.once.careless" if careless else "api.main"
     return Process(name, ["worker", "features"], environment, log, module)
 
@@ -47,9 +50,10 @@ class Run:
         self.policies = policies
         self.seed = seed
         self.began = time.monotonic()
-        made = [worker(tact, number, careless=careless) for number in range(1, workers + 2)]
-        tact.workers += made
-        self.faults = Faults(tact, made[:-1], made[-1], Random(seed))
+        made = [worker(tact, number, careless=careless) for number in range(1, workers + 1)]
+        spare = worker(tact, workers + 1, careless=careless, named=False)
+        tact.workers += [*made, spare]
+        self.faults = Faults(tact, made, spare, Random(seed))
         self.faults.start_all()
         self.world: World | None = None
         self.sender: Sender | None = None
