@@ -439,3 +439,24 @@ def test_a_turn_that_asks_for_much_is_written_a_few_calls_at_a_time() -> None:
         return [write.count(b"ECHO") for write in wire.written]
 
     assert asyncio.run(scenario()) == [4, 4, 1]
+
+
+def test_while_the_store_is_silent_a_patient_call_gives_up_soon_and_once_it_speaks_waits_again() -> None:
+    async def scenario() -> None:
+        link, wire = a_link()
+        first = link.submit((("GET", "a"),), Shape.ONE, 0.01)
+        with pytest.raises(StoreUnavailable):
+            await first
+        await asyncio.sleep(0.3)  # longer than it is hoped for
+        patient = link.submit((("GET", "b"),), Shape.ONE, 3600)
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(patient, 60)
+        link.data_received(b"$1\r\nx\r\n")
+        again = link.submit((("GET", "c"),), Shape.ONE, 3600)
+        await asyncio.sleep(0.5)
+        assert not again.done()
+        link.data_received(b"$1\r\ny\r\n$1\r\nz\r\n")
+        assert await again == b"z"
+        assert len(wire.written) == 3
+
+    asyncio.run(scenario())
