@@ -53,6 +53,23 @@ class World:
 
         asyncio.run(write())
 
+    def transact(self, partition: int, value: bytes, *, commit: bool) -> None:
+        """Write a record in a transaction, and end that one way or the other."""
+
+        async def write() -> None:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self.tact.cluster.bootstrap, transactional_id="foreign"
+            )
+            await producer.start()
+            try:
+                await producer.begin_transaction()
+                await producer.send_and_wait(EVENTS, value, partition=partition)
+                await (producer.commit_transaction() if commit else producer.abort_transaction())
+            finally:
+                await producer.stop()
+
+        asyncio.run(write())
+
     def view(self, customer_id: str) -> Event:
         """Make a page view that was accepted just now."""
         now = asyncio.run(self._now())
@@ -133,6 +150,18 @@ def test_json_without_ids_counts_once_when_it_is_read_again_even_after_a_merge(w
     assert world.views("who") == 2
     world.replay()
     assert world.views("who") == 2
+
+
+def test_events_of_a_transaction_count_what_was_taken_back_does_not_and_its_marks_are_no_lag(
+    world: World,
+) -> None:
+    world.transact(6, as_json(customer_id="bought"), commit=True)
+    assert world.views("bought") == 1  # and all was folded: the mark that ends the transaction is passed
+    world.transact(6, as_json(customer_id="bought"), commit=False)
+    world.produce(7, as_json(customer_id="bought"))
+    assert world.views("bought") == 2
+    world.transact(6, as_json(customer_id="bought"), commit=False)
+    assert world.views("bought") == 2
 
 
 def test_an_event_that_was_on_its_way_when_its_customer_was_merged_reaches_the_right_one(
