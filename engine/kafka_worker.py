@@ -19,16 +19,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-import faust
 from aiokafka.errors import KafkaError
-from faust.exceptions import ConsumerNotStarted
-from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
-from faust.types import TP
 
 from engine.activation import NoPolicy
 from engine.adapters.connection import StoreReplyError, StoreUnavailable
+from engine.adapters.faust_app import Fetching, NotStarted
 from engine.adapters.kafka_settings import KafkaSettings
-from engine.adapters.topics import EVENTS, GROUP, KafkaAway, ensure
+from engine.adapters.topics import EVENTS, KafkaAway, ensure
 from engine.folding import Folding
 from engine.intake import Intake, Record
 from engine.journal import Journal
@@ -37,16 +34,15 @@ from engine.worker import BEAT, BEAT_MS
 
 LANES: Final = 3
 """Batches under way at a time, each of partitions of its own: one is folded while others wait for the store."""
-BATCH_RECORDS: Final = 500
-BATCH_BYTES: Final = 64_000
-"""A batch ends with the record that passes this: some hundred events."""
+BATCH_RECORDS: Final = 2_000
+BATCH_BYTES: Final = 256_000
+"""A batch ends with the record that passes this: some two thousand events."""
 AHEAD_BYTES: Final = 4_000_000
 """Bytes taken from Faust and not yet folded; beyond them it has to wait."""
 SAVE_S: Final = 0.25
 """How often watermarks are written and committed; what a crash repeats."""
 SILENT_S: Final = 30.0
 """Without progress for so long, while there are records, the worker ends with an error."""
-SETTLE_S: Final = 1.0
 REREAD_S: Final = 5.0
 RETRY_S: Final = 0.5
 END_S: Final = 5.0
@@ -78,7 +74,6 @@ class KafkaWorker:
         self.settings = settings
         self.watermarks = Watermarks(folding.store)
         self._intake = Intake(folding, journal)
-        self._name = name
         self._next: dict[int, int] = {}
         """Partition to the offset that is to come next."""
         self._gaps: dict[int, tuple[int, int, float]] = {}
@@ -89,7 +84,8 @@ class KafkaWorker:
         self._waiting_bytes = 0
         self._room = asyncio.Event()
         self._progress_at = time.monotonic()
-        self._app: Any = None
+        self._name = name
+        self._fetching: Fetching
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fold until `stop` is set; TopicMismatch, WorkerStuck, or what ended Faust."""
@@ -100,7 +96,7 @@ class KafkaWorker:
             while not stop.is_set() and await self._ready(stop):
                 try:
                     await self._follow(stop, folding)
-                except (KafkaError, ConsumerNotStarted) as error:  # Kafka went while Faust started
+                except (KafkaError, NotStarted) as error:  # Kafka went while Faust started
                     log.warning("waiting: %r", error)
                     await asyncio.sleep(RETRY_S)
         finally:
@@ -129,16 +125,16 @@ class KafkaWorker:
 
     async def _follow(self, stop: asyncio.Event, folding: "asyncio.Future[Any]") -> None:
         """Run Faust until it ends, `stop` is set, or folding ends; one that crashed is made anew."""
-        app = self._app = _application(self.settings, self._name, self)
+        fetching = self._fetching = Fetching(self.settings, self._name, self)
         self._progress_at = time.monotonic()
-        starting = asyncio.create_task(app.start())
+        starting = asyncio.create_task(fetching.start())
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
                 starting.result()
             saved_at = beaten_at = 0.0
-            while not (stop.is_set() or app.should_stop or folding.done()):
+            while not (stop.is_set() or fetching.ended or folding.done()):
                 await asyncio.wait([stopping], timeout=0.1)
                 now = time.monotonic()
                 with suppress(StoreUnavailable, TimeoutError):
@@ -154,26 +150,22 @@ class KafkaWorker:
             stopping.cancel()
             with suppress(StoreUnavailable, TimeoutError):
                 await self._save()
-            await _stopped(app)
+            await fetching.stop()
         if folding.done():
             folding.result()
         if not stop.is_set():
-            log.warning("Faust ended (%r): it is started again", app.crash_reason)
+            log.warning("Faust ended (%r): it is started again", fetching.reason)
             await asyncio.sleep(RETRY_S)
 
     # ------------------------------------------------------------------ what Faust calls
 
     async def begin_at(
-        self, committed: Mapping[TP, int | None], first: Mapping[TP, int], end: Mapping[TP, int]
-    ) -> dict[TP, int]:
+        self, committed: Mapping[int, int | None], first: Mapping[int, int], end: Mapping[int, int]
+    ) -> dict[int, int]:
         """Return where to read each partition that was assigned."""
         while True:
             try:
-                starts = await self.watermarks.begin(
-                    {tp.partition: offset for tp, offset in committed.items()},
-                    {tp.partition: offset for tp, offset in first.items()},
-                    {tp.partition: offset for tp, offset in end.items()},
-                )
+                starts = await self.watermarks.begin(committed, first, end)
             except StoreUnavailable:
                 self._progress_at = time.monotonic()
                 await asyncio.sleep(RETRY_S)
@@ -183,7 +175,7 @@ class KafkaWorker:
         self._gaps.clear()
         self._passed.clear()
         self._progress_at = time.monotonic()
-        return {tp: starts[tp.partition] for tp in committed}
+        return starts
 
     async def take(self, partition: int, batch: Sequence[Any]) -> None:
         """Take what was fetched of a partition (aiokafka's records, in order); waits while too much is taken."""
@@ -209,21 +201,20 @@ class KafkaWorker:
         Called while no fetch is under way: then a consumer's position lies behind all that was taken. A position that
         went past offsets is believed when it does so again, from where the last record ended.
         """
-        consumer, following = self._app.consumer, self._next
-        for tp in consumer.assignment():
-            expected = following.get(tp.partition)
-            done = self.watermarks.offset(tp.partition)
-            if expected != done or tp.partition in self._gaps or consumer.highwater(tp) <= done:
+        fetching, following = self._fetching, self._next
+        for partition in fetching.assignment():
+            expected, done = following.get(partition), self.watermarks.offset(partition)
+            if expected != done or partition in self._gaps or fetching.end(partition) <= done:
                 continue
-            position = await consumer.position(tp)
-            if position is None or position <= done or following is not self._next:
+            position = await fetching.position(partition)
+            if position <= done or following is not self._next:
                 continue
-            if self._passed.get(tp.partition) == expected:
-                following[tp.partition] = position
-                self.watermarks.skip(tp.partition, position)
+            if self._passed.get(partition) == expected:
+                following[partition] = position
+                self.watermarks.skip(partition, position)
             else:
-                self._passed[tp.partition] = expected
-                await consumer.seek_wait({tp: expected})
+                self._passed[partition] = expected
+                await fetching.seek(partition, expected)
 
     async def _follows(self, partition: int, expected: int, offset: int) -> bool:
         """Say whether what was fetched begins where it should; see to a gap before it."""
@@ -232,7 +223,7 @@ class KafkaWorker:
             begin, behind, at = self._gaps.get(partition, (-1, -1, 0.0))
             if begin != expected or now - at > REREAD_S:
                 self._gaps[partition] = (expected, offset, now)
-                await self._app.consumer.seek_wait({TP(EVENTS, partition): expected})
+                await self._fetching.seek(partition, expected)
                 return False
             if offset != behind:
                 return False  # of the fetch that showed the gap
@@ -286,20 +277,18 @@ class KafkaWorker:
     async def _save(self) -> None:
         """Write the watermarks that moved, and commit them for Kafka's tools."""
         moved = await self.watermarks.save()
-        mine = {TP(EVENTS, partition): offset for partition, offset in moved.items()}
-        if mine and not self._app.should_stop:
+        if moved and not self._fetching.ended:
             async with asyncio.timeout(1):
-                await self._app.consumer.tell(mine)
+                await self._fetching.tell(moved)
 
     def _watch(self, now: float) -> None:
         """Measure the lag of each partition; WorkerStuck where there is some, or one was never begun, for long."""
         lag, begun = {}, True
-        for tp in self._app.consumer.assignment():
-            if tp.partition not in self._next:
+        for partition in self._fetching.assignment():
+            if partition not in self._next:
                 begun = False
             else:
-                end = self._app.consumer.highwater(tp)
-                lag[tp.partition] = max(0, end - self.watermarks.offset(tp.partition))
+                lag[partition] = max(0, self._fetching.end(partition) - self.watermarks.offset(partition))
         self.folding.measures.lag = {f"{EVENTS}:{partition}": size for partition, size in lag.items()}
         if begun and not any(lag.values()):
             self._progress_at = now
@@ -308,108 +297,3 @@ class KafkaWorker:
                 f"no event was folded for {SILENT_S:.0f} s while {sum(lag.values())} records wait or a partition could "
                 "not be begun: the worker ends, and goes on where it was when it is started again"
             )
-
-
-class _App(faust.App):
-    def _create_directories(self) -> None:
-        """Make none: there are no tables."""
-
-
-class _Thread(AIOKafkaConsumerThread):
-    """Faust's consumer, which a commit that fails does not crash: what it says is for Kafka's tools only.
-
-    What a producer's transaction took back is not read.
-    """
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        consumer: Any = super()._create_worker_consumer(transport)
-        consumer._isolation_level = "read_committed"  # noqa: SLF001  # Faust gives no other way
-        return consumer
-
-    def highwater(self, tp: TP) -> int:
-        """Return the offset behind the last record that can be read."""
-        return self._ensure_consumer().last_stable_offset(tp) or 0
-
-    async def _commit(self, offsets: Any) -> bool:
-        try:
-            await self._ensure_consumer().commit(
-                {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
-            )
-        except Exception as error:  # noqa: BLE001  # see above
-            log.debug("offsets were not committed: %r", error)
-            return False
-        return True
-
-
-class _Consumer(Consumer):
-    """Faust's consumer, which begins where our watermarks say and hands over whole fetches."""
-
-    worker: KafkaWorker
-
-    def _new_consumer_thread(self) -> _Thread:
-        return _Thread(self, loop=self.loop, beacon=self.beacon)
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Go to where each assigned partition is to be read from."""
-        committed = await super().seek_to_committed()
-        partitions = list(committed)
-        first = await self.earliest_offsets(*partitions)
-        end = await self.highwaters(*partitions)
-        starts = await self.worker.begin_at(committed, first, end)
-        await self.seek_wait(starts)
-        return starts
-
-    async def _drain_messages(self, fetcher: Any) -> None:
-        """Hand what is fetched to the worker, a partition at a time.
-
-        Faust's own way, through a stream, makes four tasks for each record: a no-op agent costs what half a fold does.
-        """
-        settled_at = 0.0
-        while not (self.should_stop or fetcher.should_stop):
-            try:
-                records, _ = await self._wait_next_records(1.0)
-            except self.consumer_stopped_errors:
-                if self.app.should_stop:
-                    return
-                raise
-            for tp, batch in (records or {}).items():
-                if batch:
-                    await self.worker.take(tp.partition, batch)
-            now = time.monotonic()
-            if now - settled_at > SETTLE_S and self.flow_active:
-                settled_at = now
-                await self.worker.settle()
-
-    async def tell(self, offsets: Mapping[TP, int]) -> None:
-        """Commit offsets; nobody depends on it."""
-        await self._commit(offsets)
-
-
-def _application(settings: KafkaSettings, name: str, worker: KafkaWorker) -> Any:
-    app = _App(
-        GROUP,
-        broker=[f"kafka://{place}" for place in settings.brokers],
-        store="memory://",
-        autodiscover=False,
-        web_enabled=False,
-        topic_disable_leader=True,
-        topic_allow_declare=False,
-        consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=name or None,
-        consumer_max_fetch_size=1 << 20,
-        broker_session_timeout=6,
-        broker_heartbeat_interval=1,
-        broker_request_timeout=15,
-        broker_commit_interval=2,
-        stream_wait_empty=False,
-    )
-    own: Any = app.transport
-    own.Consumer = type("Consumer", (_Consumer,), {"worker": worker})
-    app.topics.add(app.topic(EVENTS, acks=False))
-    return app
-
-
-async def _stopped(app: Any) -> None:
-    with suppress(Exception):
-        async with asyncio.timeout(END_S):
-            await app.stop()
