@@ -6,10 +6,8 @@ listening socket. Ctrl-C drains and stops everything it started; a part that die
 
 import asyncio
 import gc
-import ipaddress
 import json
 import logging
-import math
 import os
 import signal
 import socket
@@ -20,8 +18,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-from api.settings import setting
-from engine.adapters.kafka_settings import BadKafkaSettings, KafkaSettings
+from api.settings import (
+    DRAIN_S,
+    END_S,
+    Refused,
+    at_once_setting,
+    check_host,
+    kafka_settings,
+    metrics_port_setting,
+    notice_setting,
+    port_setting,
+    setting,
+    store_url,
+)
 from engine.adapters.processes import Part, Program, Supervisor
 from engine.errors import TactError
 from engine.measures import FoldMeasures, FollowMeasures
@@ -30,14 +39,6 @@ from engine.runtime import Engine, open_engine
 from policies.loader import load_dir
 
 READY_S: Final = 5.0
-NOTICE_MAX_S: Final = 5.0
-DRAIN_S: Final = 10.0
-END_S: Final = 14.5
-"""How long a stopping API may take, notice and drain together: within 15 s it has ended."""
-
-
-class Refused(Exception):  # the sentence is what matters
-    """A start that cannot be: the sentence names the way out."""
 
 
 def log_to_stderr() -> None:
@@ -49,81 +50,6 @@ def log_to_stderr() -> None:
     if level >= logging.WARNING:  # what they say at each attempt, our own words say once
         for name in ("aiokafka", "faust", "mode"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-
-
-def check_host(host: str) -> None:
-    """Refuse to listen to the world while no key is configured."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise Refused(
-            f"without API keys the server listens on loopback only, not on {host}: use --host 127.0.0.1 and put a "
-            "gateway that checks its callers in front"
-        )
-
-
-def store_url() -> str:
-    """Return TACT_STORE, or refuse with the way out."""
-    url = setting("TACT_STORE")
-    if not url:
-        raise Refused("TACT_STORE is not set: name a store such as redis://127.0.0.1:6379, or use `tact up`")
-    return url
-
-
-def port_setting() -> int:
-    """Return TACT_PORT, or refuse with the way out."""
-    text = setting("TACT_PORT")
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise Refused(f"TACT_PORT is '{text}': set it to a port number from 0 to 65535")
-    return int(text)
-
-
-def kafka_settings() -> KafkaSettings | None:
-    """Return where Kafka is, None where events go through the store; refuses what cannot be, with the way out."""
-    names = ("TACT_KAFKA", "TACT_KAFKA_PARTITIONS", "TACT_KAFKA_COPIES", "TACT_KAFKA_RETENTION")
-    if not setting(names[0]):
-        return None
-    try:
-        return KafkaSettings.parse(*map(setting, names))
-    except BadKafkaSettings as fault:
-        raise Refused(str(fault)) from None
-
-
-def at_once_setting() -> int:
-    """Return TACT_AT_ONCE, or refuse with the way out."""
-    text = setting("TACT_AT_ONCE")
-    if not (text.isascii() and text.isdigit()):
-        raise Refused(f"TACT_AT_ONCE is '{text}': set it to a number of requests, or to 0 for no limit")
-    return int(text)
-
-
-def metrics_port_setting() -> int | None:
-    """Return TACT_METRICS_PORT, None where it is not set, or refuse with the way out."""
-    text = setting("TACT_METRICS_PORT")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        raise Refused(
-            f"TACT_METRICS_PORT is '{text}': set it to a port number from 1 to 65535, or leave it out"
-        )
-    return int(text)
-
-
-def notice_setting() -> float:
-    """Return TACT_DRAIN_S, or refuse with the way out."""
-    text = setting("TACT_DRAIN_S")
-    try:
-        notice_s = float(text)
-    except ValueError:
-        notice_s = math.nan
-    if not 0 <= notice_s <= NOTICE_MAX_S:
-        raise Refused(
-            f"TACT_DRAIN_S is '{text}': set it to a number of seconds from 0 to {NOTICE_MAX_S:g}, as finishing what is "
-            f"under way takes up to {DRAIN_S:g} s more, and everything ends within 15 s"
-        )
-    return notice_s
 
 
 def run_api() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from api.overload import PRESSURE_S, Places
-from api.processes import Refused, at_once_setting
+from api.settings import Refused, at_once_setting
 from loadtests.client import request
 from loadtests.server import Running, metrics, start
 from tests.contract.client import Answer, Api

@@ -17,8 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.processes import DRAIN_S
-from api.settings import SETTINGS
+from api.settings import DRAIN_S, SETTINGS
 from engine.adapters.server import ValkeyServer
 from loadtests.distributed import (
     COMPOSE,
