@@ -394,7 +394,10 @@ ROUTES: Final[tuple[Route, ...]] = (
         Handlers.ready,
         "public",
         "Each dependency by name",
-        response={"status": "ready", "dependencies": {"store": "ok", "policy": "ok", "worker": "ok"}},
+        response={
+            "status": "ready",
+            "dependencies": {"store": "ok", "policy": "ok", "worker": "ok", "events": "ok"},
+        },
     ),
     Route(
         "GET",
