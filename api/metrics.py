@@ -123,6 +123,11 @@ def of_folding(measures: FoldMeasures) -> Iterator[Metric]:
     yield _counter(
         "tact_quarantined", "Events and entries put into the quarantine", ["kind"], measures.quarantined
     )
+    yield CounterMetricFamily(
+        "tact_folded_again",
+        "Customers folded once more, since another writer came first or they were merged meanwhile",
+        measures.again,
+    )
     lag = GaugeMetricFamily("tact_lag_entries", "Entries that wait to be folded", labels=["source"])
     for source, entries in dict(measures.lag).items():
         lag.add_metric([source], entries)

@@ -117,6 +117,7 @@ class Folding:
             if done.code != "done":
                 left.append((customer_id, run))
         aside = {_name(fault.event) for fault in broken}
+        self.measures.again += len(left)
         for customer_id, run in left:
             again = await self._fold_again(customer_id, run, named, aside)
             broken += again

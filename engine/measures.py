@@ -40,6 +40,8 @@ class FoldMeasures:
         """The same since it occurred."""
         self.quarantined: Counter[str] = Counter()
         """Events and unreadable entries in the quarantine, by the kind of reason."""
+        self.again = 0
+        """Customers folded once more: another writer came first, or they were merged meanwhile."""
         self.lag: dict[str, int] = {}
         """Entries of each source (a partition) that wait to be folded."""
 
