@@ -23,20 +23,12 @@ from aiokafka.errors import KafkaError
 
 from engine.adapters.topics import EVENTS
 from loadtests import fleet, shop
+from loadtests.findings import Findings
 from loadtests.fleet import Fleet
 from loadtests.probes import Probes
-from loadtests.steady import (
-    Rates,
-    Steady,
-    between,
-    compared,
-    neither_accepted_nor_refused,
-    not_decided,
-    summary,
-)
+from loadtests.steady import Rates, Steady, between, summary
 
 COPIES: Final = 3
-EVENTS_MS: Final = 5_000.0
 PATIENCE_S: Final = 60.0
 CALM_S: Final = 10.0
 """How long the load runs between two faults, all being well."""
@@ -99,8 +91,10 @@ def _lose(tact: Fleet, load: Steady, probes: Probes, besides: int) -> tuple[int,
     }
 
 
-def measure(rates: Rates) -> tuple[dict[str, Any], list[str]]:
-    """Kill two brokers, one after the other; returns the figures and what was broken."""
+def measure(rates: Rates) -> Findings:
+    """Kill two brokers, one after the other."""
+    found = Findings()
+    found.figures |= {"events_per_s": rates.events, "events_per_request": rates.pack}
     with tempfile.TemporaryDirectory(prefix="tact-brokers-") as folder:
         policies = shop.write(Path(folder) / "policies", 20)
         settings = {"TACT_LOG": "warning", "TACT_KAFKA_COPIES": str(COPIES)}
@@ -114,26 +108,11 @@ def measure(rates: Rates) -> tuple[dict[str, Any], list[str]]:
             time.sleep(CALM_S)
             first, seen_first = _lose(tact, load, probes, 0)
             _, seen_second = _lose(tact, load, probes, first)
+            found.figures["killed"] = [seen_first, seen_second]
             load.finish(PATIENCE_S)
-            probes.visible(PATIENCE_S)
-            lost, doubled = compared(load.owed, probes.counts(load.owed))
-    figures = {
-        "events_per_s": rates.events,
-        "events_per_request": rates.pack,
-        "events": load.made,
-        "acknowledged": sum(load.owed.values()),
-        "lost": lost,
-        "doubled": doubled,
-        "requests": summary(load.sent),
-        "requests_sent_again": summary(load.sent_again),
-        "decisions": summary(load.decided),
-        "killed": [seen_first, seen_second],
-    }
-    complaints = not_decided(load.decided) + load.refused
-    complaints += neither_accepted_nor_refused([*load.sent, *load.sent_again], EVENTS_MS)
-    if lost or doubled or sum(load.owed.values()) != load.made:
-        complaints.append(f"counts differ: {lost} lost, {doubled} doubled")
-    return figures, complaints
+            found.compare(load, probes, PATIENCE_S)
+    found.answered(load)
+    return found
 
 
 def main() -> None:
@@ -142,9 +121,9 @@ def main() -> None:
     parser.add_argument("--pack", type=int, default=5, help="events in one request")
     parser.add_argument("--decisions", type=float, default=50.0, help="decisions a second")
     asked = parser.parse_args()
-    figures, complaints = measure(Rates(asked.events, asked.decisions, asked.pack))
-    print(json.dumps(figures | {"broken": len(complaints), "examples": complaints[:20]}, indent=2))
-    sys.exit(1 if complaints else 0)
+    found = measure(Rates(asked.events, asked.decisions, asked.pack))
+    print(json.dumps(found.result(), indent=2))
+    sys.exit(1 if found.complaints else 0)
 
 
 if __name__ == "__main__":

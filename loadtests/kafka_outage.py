@@ -4,9 +4,9 @@
 
 Two APIs and two feature workers get a steady load of decisions and of events with ids. A worker is killed for good,
 killed and started again, frozen; the broker is killed and stays away; an API and a worker are ended and started while
-it is away; the store is frozen, then killed. Decisions go on throughout (without a store: silence), events are
-answered 202 or 503 with Retry-After in time, and at the end each customer's count equals the customer's acknowledged
-events. Exit 1 when anything of that is broken.
+the broker is killed, and while it is frozen; the store is frozen, then killed. Decisions go on throughout (without a
+store: silence), events are answered 202 or 503 with Retry-After in time, and at the end each customer's count equals
+the customer's acknowledged events. Exit 1 when anything of that is broken.
 """
 
 import argparse
@@ -21,26 +21,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtests import fleet, shop
+from loadtests.findings import Findings
 from loadtests.fleet import Fleet, Process
 from loadtests.kafka.node import QUICK_SESSIONS
 from loadtests.probes import Probes
-from loadtests.steady import (
-    Rates,
-    Steady,
-    between,
-    compared,
-    neither_accepted_nor_refused,
-    not_decided,
-    summary,
-)
+from loadtests.steady import Rates, Steady, between, summary
 
 LOST_S: Final = 10.0
 """Within so long the partitions of a killed worker go on elsewhere."""
 RESTARTED_S: Final = 3.0
 """Within so long they go on in the same worker, started again."""
-EVENTS_MS: Final = 5_000.0
-"""Within so long events are answered, whatever is away."""
-END_S: Final = 15.0
 NOTICED_S: Final = 5.0
 """Within so long /readyz says that events are refused."""
 FROZEN_S: Final = 12.0
@@ -61,8 +51,7 @@ class Outage:
         self.tact = tact
         self.load = load
         self.probes = Probes(tact)
-        self.figures: dict[str, Any] = {}
-        self.complaints: list[str] = []
+        self.found = Findings()
         self._storeless: list[tuple[float, float]] = []
         """From when to when (monotonic, s) the store was away."""
 
@@ -72,7 +61,7 @@ class Outage:
         """Kill one for good, and wait until every partition is folded by the other."""
         victim = self.tact.workers[1]
         victim.kill()
-        self._within("worker_lost_s", LOST_S, self.probes.visible(PATIENCE_S))
+        self.found.within("worker_lost_s", LOST_S, self.probes.visible(PATIENCE_S))
         victim.start()
         self._settled()
 
@@ -82,7 +71,7 @@ class Outage:
         victim.kill()
         began = time.monotonic()
         victim.start()
-        self._within("worker_restarted_s", RESTARTED_S, self.probes.visible(PATIENCE_S, since=began))
+        self.found.within("worker_restarted_s", RESTARTED_S, self.probes.visible(PATIENCE_S, since=began))
         self._settled()
 
     def worker_frozen(self) -> None:
@@ -90,10 +79,10 @@ class Outage:
         victim = self.tact.workers[1]
         victim.freeze()
         began = time.monotonic()
-        self._within("worker_frozen_s", LOST_S, self.probes.visible(PATIENCE_S))
+        self.found.within("worker_frozen_s", LOST_S, self.probes.visible(PATIENCE_S))
         time.sleep(max(0.0, began + FROZEN_S - time.monotonic()))
         victim.thaw()
-        self.figures["worker_thawed_s"] = round(self.probes.visible(PATIENCE_S), 2)
+        self.found.figures["worker_thawed_s"] = round(self.probes.visible(PATIENCE_S), 2)
         self._settled()
 
     # ------------------------------------------------------------------ the broker
@@ -123,7 +112,7 @@ class Outage:
         before = between(self.load.decided, gone - 10, gone)
         meanwhile = between(self.load.decided, gone, ready)
         growth = max(most - least for most, least in zip(peak, memory, strict=True))
-        self.figures["broker_away"] = {
+        self.found.figures["broker_away"] = {
             "seconds": round(ready - gone, 1),
             "decisions_before": summary(before),
             "decisions_meanwhile": summary(meanwhile),
@@ -135,45 +124,60 @@ class Outage:
             "api_memory_growth_mb": round(growth / 1e6),
         }
         if growth > GROWTH_BYTES:
-            self.complaints.append(f"an API grew by {growth / 1e6:.0f} MB while the broker was away")
+            self.found.complaints.append(f"an API grew by {growth / 1e6:.0f} MB while the broker was away")
         self._settled()
 
-    def ended_and_started(self) -> None:
-        """End a worker and an API while the broker is away, start both, and let it come back."""
+    def ended_and_started(
+        self, name: str, away: Callable[[], None], after_s: float, back: Callable[[], None]
+    ) -> None:
+        """End a worker and an API when the broker has been away for `after_s`, start both, let it come back."""
         worker, api = self.tact.workers[1], self.tact.apis[1]
-        self.tact.cluster.node(1).kill()
-        time.sleep(1.0)
+        figures: dict[str, Any] = {}
+        self.found.figures[name] = figures
+        away()
+        time.sleep(after_s)
         self.load.urls = self.tact.urls[:1]
         time.sleep(0.2)  # what was just sent to the other has arrived
-        self.figures["worker_ended_s"] = self._ended(worker)
-        self.figures["api_ended_s"] = self._ended(api)
+        figures["worker_ended_s"] = self._ended(worker)
+        figures["api_ended_s"] = self._ended(api)
         worker.start()
         api.start()
-        self.figures["api_started_s"] = round(
-            fleet.wait_for(lambda: self.probes.health(1)[0] == "degraded", PATIENCE_S, self.tact.logs), 2
-        )
+        started_s = fleet.wait_for(lambda: self.probes.health(1)[0] == "degraded", PATIENCE_S, self.tact.logs)
         began = time.monotonic()
-        beside = Steady(self.tact.urls[1:], Rates(events=20, decisions=20, customers=20), name="beside")
+        beside = Steady(self.tact.urls[1:], Rates(events=20, decisions=20, customers=20), name=name)
         beside.start()
         time.sleep(NOTICED_S)
-        meanwhile = between(beside.sent, began, time.monotonic())
-        if {answer.status for answer in meanwhile} != {503}:
-            self.complaints.append(
-                f"an API without its broker answered events {summary(meanwhile)['statuses']}"
-            )
+        meanwhile = summary(between(beside.sent, began, time.monotonic()))
+        if set(meanwhile["statuses"]) != {"503"}:
+            self.found.complaints.append(f"an API without its broker answered events {meanwhile['statuses']}")
         if not worker.alive:
-            self.complaints.append("a worker that was started while the broker was away did not wait for it")
-        self.tact.cluster.restart()
+            self.found.complaints.append("a worker that was started without the broker did not wait for it")
+        back()
         ready = time.monotonic()
-        self.figures["started_without_broker_visible_s"] = round(
-            self.probes.visible(PATIENCE_S, api=1, since=ready), 2
-        )
+        figures["api_started_s"] = round(started_s, 2)
+        figures["visible_after_return_s"] = round(self.probes.visible(PATIENCE_S, api=1, since=ready), 2)
         beside.finish()
-        self.complaints += not_decided(beside.decided)
-        self.complaints += neither_accepted_nor_refused(beside.sent, EVENTS_MS)
-        self._compare(beside)
+        self.found.answered(beside)
+        self.found.compare(beside, self.probes, PATIENCE_S)
         self.load.urls = list(self.tact.urls)
         self._settled()
+
+    def without_broker(self) -> None:
+        """End and start both while the broker is killed."""
+        self.ended_and_started(
+            "broker_killed", self.tact.cluster.node(1).kill, 1.0, lambda: self.tact.cluster.restart(1)
+        )
+
+    def with_silent_broker(self) -> None:
+        """End and start both while the broker is frozen: connections stand, and nothing is answered."""
+        pid = self.tact.cluster.node(1).pid
+        assert pid is not None
+        self.ended_and_started(
+            "broker_frozen",
+            lambda: os.kill(pid, signal.SIGSTOP),
+            20.0,  # by then everything has been tried again
+            lambda: os.kill(pid, signal.SIGCONT),
+        )
 
     # ------------------------------------------------------------------ the store
 
@@ -197,56 +201,34 @@ class Outage:
             began = time.monotonic()
             fault()
             back = time.monotonic()
-            self.figures[f"{name}_visible_after_return_s"] = round(
+            self.found.figures[f"{name}_visible_after_return_s"] = round(
                 self.probes.visible(PATIENCE_S, since=back), 2
             )
             self._storeless.append(
                 (began - 0.5, time.monotonic())
             )  # what was asked just before waits with it
-            self.figures[f"{name}_events"] = summary(between(self.load.sent, began, back))
-            self.figures[f"{name}_decisions"] = summary(between(self.load.decided, began, back))
+            self.found.figures[f"{name}_events"] = summary(between(self.load.sent, began, back))
+            self.found.figures[f"{name}_decisions"] = summary(between(self.load.decided, began, back))
             self._settled()
         if [worker.pid for worker in self.tact.workers if worker.alive] != pids:
-            self.complaints.append("a worker ended because the store was away")
+            self.found.complaints.append("a worker ended because the store was away")
 
     # ------------------------------------------------------------------ the end
 
     def judge(self) -> None:
         """Let the load end, and hold everything to what was promised."""
         self.load.finish(PATIENCE_S)
-        self._compare(self.load)
-        inside = [a for begin, end in self._storeless for a in between(self.load.decided, begin, end)]
-        outside = [a for a in self.load.decided if not any(b <= a.asked_at < e for b, e in self._storeless)]
-        self.complaints += [*not_decided(inside, storeless=True), *not_decided(outside)]
-        self.complaints += neither_accepted_nor_refused(self.load.sent, EVENTS_MS)
-        self.complaints += neither_accepted_nor_refused(self.load.sent_again, EVENTS_MS)
-        self.complaints += self.load.refused
-        self.figures |= {
-            "decisions": summary(self.load.decided),
-            "events": summary(self.load.sent),
-            "requests_sent_again": summary(self.load.sent_again),
-        }
-
-    def _compare(self, load: Steady) -> None:
-        """Compare all counts, every partition being folded as far as it goes."""
-        self.probes.visible(PATIENCE_S)
-        lost, doubled = compared(load.owed, self.probes.counts(load.owed))
-        made = {"events": load.made, "customers": len(load.owed), "lost": lost, "doubled": doubled}
-        self.figures[f"counts_of_{load.name}"] = made
-        if lost or doubled or sum(load.owed.values()) != load.made:
-            self.complaints.append(f"counts differ: {made}, {sum(load.owed.values())} were acknowledged")
-
-    def _within(self, name: str, target_s: float, found_s: float) -> None:
-        self.figures[name] = round(found_s, 2)
-        if found_s > target_s:
-            self.complaints.append(f"{name} is {found_s:.1f}, at most {target_s:.0f} was promised")
+        self.found.compare(self.load, self.probes, PATIENCE_S)
+        self.found.answered(self.load, self._storeless)
 
     def _degraded(self) -> None:
         """Hold /readyz of every API to what it says without a broker: 200, degraded, events unwell."""
         for number in range(len(self.tact.apis)):
             status, events = self.probes.health(number)
             if status != "degraded" or events == "ok":
-                self.complaints.append(f"without its broker an API says {status!r}, and {events!r} of events")
+                self.found.complaints.append(
+                    f"without its broker an API says {status!r}, and {events!r} of events"
+                )
 
     def _ended(self, process: Process) -> float:
         """End a process; returns the seconds that took."""
@@ -254,10 +236,10 @@ class Outage:
         try:
             status = process.stop()
         except RuntimeError as late:
-            self.complaints.append(str(late))
+            self.found.complaints.append(str(late))
         else:
             if status != 0:
-                self.complaints.append(f"{process.name} ended with status {status}")
+                self.found.complaints.append(f"{process.name} ended with status {status}")
         return round(time.monotonic() - began, 2)
 
     def _settled(self) -> None:
@@ -275,8 +257,8 @@ class Outage:
         fleet.wait_for(lambda: self.load.waiting == 0, PATIENCE_S, self.tact.logs)
 
 
-def measure(away_s: float, rates: Rates) -> tuple[dict[str, Any], list[str]]:
-    """Run all faults; returns the figures and what was broken."""
+def measure(away_s: float, rates: Rates) -> Findings:
+    """Run all faults."""
     with tempfile.TemporaryDirectory(prefix="tact-outage-") as folder:
         policies = shop.write(Path(folder) / "policies", 20)
         with fleet.running(
@@ -297,14 +279,15 @@ def measure(away_s: float, rates: Rates) -> tuple[dict[str, Any], list[str]]:
                 ("a worker is killed and started again", outage.worker_restarted),
                 ("a worker is frozen", outage.worker_frozen),
                 (f"the broker is away for {away_s:.0f} s", lambda: outage.broker_away(away_s)),
-                ("a worker and an API end and start without the broker", outage.ended_and_started),
+                ("a worker and an API end and start without the broker", outage.without_broker),
+                ("the same while the broker is frozen", outage.with_silent_broker),
                 ("the store is frozen, then killed", outage.store_away),
                 ("everything is compared", outage.judge),
             ]
             for sentence, fault in faults:
                 say(f"{time.strftime('%H:%M:%S')} {sentence}")
                 fault()
-            return outage.figures, outage.complaints
+            return outage.found
 
 
 def main() -> None:
@@ -313,9 +296,9 @@ def main() -> None:
     parser.add_argument("--events", type=float, default=100.0, help="events a second")
     parser.add_argument("--decisions", type=float, default=50.0, help="decisions a second")
     asked = parser.parse_args()
-    figures, complaints = measure(asked.away, Rates(asked.events, asked.decisions))
-    print(json.dumps(figures | {"broken": len(complaints), "examples": complaints[:20]}, indent=2))
-    sys.exit(1 if complaints else 0)
+    found = measure(asked.away, Rates(asked.events, asked.decisions))
+    print(json.dumps(found.result(), indent=2))
+    sys.exit(1 if found.complaints else 0)
 
 
 if __name__ == "__main__":
