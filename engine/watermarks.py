@@ -64,7 +64,8 @@ class Watermarks:
             starts[partition] = min(max(start, first[partition]), end[partition])
             marks[partition] = max(done, starts[partition])
         self._offsets = marks
-        self._saved = {partition: offset for partition, offset in folded.items() if partition in starts}
+        # What the group has not committed is told to it with the next save.
+        self._saved = {partition: mark for partition, mark in marks.items() if committed[partition] == mark}
         return starts
 
     def source(self, partition: int) -> str:

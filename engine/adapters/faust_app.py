@@ -11,12 +11,14 @@ Some of these are Faust's inner methods: its version is pinned, and `tests/kafka
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import faust
+from aiokafka import TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
@@ -26,6 +28,7 @@ from engine.adapters.topics import EVENTS, GROUP
 
 SETTLE_S: Final = 1.0
 END_S: Final = 5.0
+log = logging.getLogger("tact.worker")
 NotStarted = ConsumerNotStarted
 """Faust's consumer has not come up, or is gone again."""
 
@@ -115,11 +118,13 @@ class _Thread(AIOKafkaConsumerThread):
 
     async def _commit(self, offsets: Any) -> bool:
         """Commit; unlike Faust's own, a commit that fails crashes nothing."""
-        with suppress(Exception):
-            mine = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        mine = {TopicPartition(*tp): offset for tp, offset in offsets.items() if tp in self.assignment()}
+        try:
             await self._ensure_consumer().commit(mine)
-            return True
-        return False
+        except Exception as error:  # noqa: BLE001  # whatever it is, folding goes on
+            log.warning("offsets were not committed: %r", error)
+            return False
+        return True
 
 
 class _Consumer(Consumer):

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.packs import pack
 from engine.adapters.store import as_bytes, as_list
-from engine.adapters.topics import EVENTS, configuration, partition_of
+from engine.adapters.topics import EVENTS, GROUP, configuration, partition_of
 from engine.quarantine import QUARANTINE
 from features.event import Event, encode_event
 from features.identity import tag
@@ -141,6 +141,25 @@ def test_what_cannot_be_read_and_what_is_not_valid_is_set_aside_and_the_rest_goe
     assert "cannot be read: " in broken
     assert ": /occurred_at: must be an RFC 3339 time" in invalid
     assert invalid.startswith("event 1 of the record tact.events:4.")
+
+
+def test_kafkas_own_tools_see_how_far_the_workers_are(world: World) -> None:
+    world.produce(3, pack([encode_event(world.view("seen"))]))
+    world.settle()
+    bootstrap = world.tact.cluster.bootstrap
+
+    async def committed() -> dict[int, int]:
+        async with hands.consumer(bootstrap, GROUP) as client:
+            found = {place.partition: await client.committed(place) for place in client.assignment()}
+        return {partition: offset for partition, offset in found.items() if offset}
+
+    def told() -> bool:
+        folded = asyncio.run(hands.folded(world.tact.store_url))[1]
+        return asyncio.run(committed()) == {
+            partition: offset for partition, offset in folded.items() if offset
+        }
+
+    wait_for(told, WITHIN_S, world.tact.logs)
 
 
 def test_json_without_ids_counts_once_when_it_is_read_again_even_after_a_merge(world: World) -> None:
