@@ -9,7 +9,7 @@ from api.metrics import count_events
 from api.overload import ASIDE
 from api.problems import Problem
 from engine.runtime import Engine
-from engine.worker import PACKED_MAX
+from engine.streaming.worker import PACKED_MAX
 from features.event import Event, EventError, parse_event
 
 ARRAY_MAX: Final = 1_000

@@ -22,7 +22,7 @@ from engine.requests import (
     ProfileRequest,
 )
 from engine.runtime import Engine
-from engine.worker import BEAT
+from engine.streaming.worker import BEAT
 from policies.loader import Loaded, load_files
 from policies.model import PolicyError
 

@@ -125,7 +125,7 @@ def run_worker() -> None:
     """Fold the journal until SIGTERM or SIGINT."""
     kafka, name = kafka_settings(), setting("TACT_WORKER")
     if kafka is not None:
-        from engine.kafka_worker import KafkaWorker  # noqa: PLC0415  # nobody else needs Faust
+        from engine.streaming.kafka_worker import KafkaWorker  # noqa: PLC0415  # nobody else needs Faust
 
     async def fold(engine: Engine, stop: asyncio.Event) -> None:
         worker = engine.worker if kafka is None else KafkaWorker(engine.folding, engine.journal, kafka, name)

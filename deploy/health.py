@@ -31,8 +31,8 @@ async def waited_ms(address: str, part: str) -> int:
     """Return for how many milliseconds the oldest entry that a follower has not taken in has waited, 0 without any."""
     from engine.adapters.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
     from engine.adapters.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
+    from engine.streaming.worker import CHECKPOINT, STREAM  # noqa: PLC0415  # as above
     from engine.trail import ARCHIVED, LEARNED, TRAIL  # noqa: PLC0415  # as above
-    from engine.worker import CHECKPOINT, STREAM  # noqa: PLC0415  # as above
 
     followed = {"features": (STREAM, CHECKPOINT), "learner": (TRAIL, LEARNED), "archive": (TRAIL, ARCHIVED)}
     stream, come_to = followed[part]
@@ -62,7 +62,7 @@ async def waited_in_kafka_ms(address: str, kafka: KafkaSettings) -> int:
     from engine.adapters.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
     from engine.adapters.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
     from engine.adapters.topics import EVENTS  # noqa: PLC0415  # as above
-    from engine.kafka_journal import DONE, EPOCH  # noqa: PLC0415  # as above
+    from engine.streaming.kafka_journal import DONE, EPOCH  # noqa: PLC0415  # as above
 
     connection = StoreConnection(StoreAddress.parse(address), within_s=WITHIN_S)
     await connection.open()

@@ -15,7 +15,7 @@ from engine.customers import Customers, Held, held_from, next_version, version_b
 from engine.deciding import MERGED
 from engine.errors import Busy
 from engine.ids import make_uid, public_id
-from engine.quarantine import forget_quarantined
+from engine.streaming.quarantine import forget_quarantined
 from features.facts import Facts
 
 _UNALIAS: Final = """#!lua

@@ -13,12 +13,12 @@ from engine.checking import Checking
 from engine.contacts import Contacts
 from engine.customers import Customers
 from engine.deciding import Deciding
-from engine.folding import Folding
-from engine.journal import Journal, StoreJournal
 from engine.learning.serving import Models
 from engine.people import People
 from engine.records import Records
-from engine.worker import Worker
+from engine.streaming.folding import Folding
+from engine.streaming.journal import Journal, StoreJournal
+from engine.streaming.worker import Worker
 
 INSTALLATION: Final = "tact:secret"
 """Key of the installation's secret: 32 random bytes made at the first start; it keys all tags."""
@@ -64,7 +64,7 @@ class Engine:
 def _journal(customers: Customers, plans: Plans, kafka: KafkaSettings | None) -> Journal:
     if kafka is None:
         return StoreJournal(customers, plans)
-    from engine.kafka_journal import KafkaJournal  # noqa: PLC0415  # only who writes to Kafka loads its client
+    from engine.streaming.kafka_journal import KafkaJournal  # noqa: PLC0415  # only who writes to Kafka loads its client
 
     return KafkaJournal(customers, plans, kafka)
 

@@ -17,27 +17,26 @@ from zlib import crc32
 
 import uvloop
 
-import engine.folding
-import engine.intake
 from engine.adapters.packs import pack
 from engine.adapters.server import ValkeyServer
-from engine.intake import Intake, Record
-from engine.kafka_worker import BATCH_BYTES
 from engine.plan import compile_plan
 from engine.runtime import open_engine
+from engine.streaming import folding, intake
+from engine.streaming.intake import Intake, Record
+from engine.streaming.kafka_worker import BATCH_BYTES
 from features.event import encode_event
 from loadtests import shop
 from loadtests.throughput import PACKED, PARTITIONS, made
 from policies.loader import load_files
 
 PARTS = {
-    "decoding packs": (engine.intake, ("decode_events",)),
+    "decoding packs": (intake, ("decode_events",)),
     "decoding customers (facts, features, ids seen)": (
-        engine.folding,
+        folding,
         ("held_from", "state_of", "decode_seen"),
     ),
-    "folding": (engine.folding, ("apply",)),
-    "encoding customers": (engine.folding, ("encode_state", "encode_seen", "next_version")),
+    "folding": (folding, ("apply",)),
+    "encoding customers": (folding, ("encode_state", "encode_seen", "next_version")),
 }
 
 
@@ -97,9 +96,9 @@ def batches(events: int, first: int, *, apart: bool) -> list[list[Record]]:
 
 async def fold(engine: Any, waiting: Sequence[list[Record]]) -> float:
     """Fold all batches; returns the CPU seconds of this process."""
-    intake, began = Intake(engine.folding, engine.journal), time.process_time()
+    reading, began = Intake(engine.folding, engine.journal), time.process_time()
     for records in waiting:
-        entries, _ = await intake.entries(records)
+        entries, _ = await reading.entries(records)
         await engine.folding.fold(entries)
     return time.process_time() - began
 

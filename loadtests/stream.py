@@ -16,7 +16,7 @@ from engine.adapters.connection import StoreConnection
 from engine.adapters.store import as_bytes, as_list
 from engine.plan import compile_plan
 from engine.runtime import open_engine
-from engine.worker import STREAM, Worker
+from engine.streaming.worker import STREAM, Worker
 from features.event import Event, decode_events, encode_events
 from loadtests import shop
 from loadtests.server import Running, running

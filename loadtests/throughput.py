@@ -22,9 +22,9 @@ from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.packs import pack
 from engine.adapters.store import as_bytes, as_list
 from engine.adapters.topics import EVENTS, ensure, partition_of
-from engine.kafka_journal import DONE
 from engine.plan import compile_plan
 from engine.runtime import Engine, open_engine
+from engine.streaming.kafka_journal import DONE
 from features.event import Event, encode_event
 from loadtests import shop
 from loadtests.fleet import Fleet, running

@@ -22,6 +22,7 @@ from aiokafka import TopicPartition
 from faust.exceptions import ConsumerNotStarted
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
+from mode.threads import WorkerThread
 
 from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.topics import EVENTS, GROUP
@@ -107,7 +108,17 @@ class _App(faust.App):
         """Make none: there are no tables."""
 
 
+class _Loose(WorkerThread):
+    """A thread that the interpreter does not wait for: one that waits for a broker that hangs would keep it."""
+
+    def __init__(self, service: Any, **more: Any) -> None:
+        super().__init__(service, **more)
+        self.daemon = True
+
+
 class _Thread(AIOKafkaConsumerThread):
+    Worker = _Loose
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer: Any = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"  # noqa: SLF001  # Faust gives no other way

@@ -183,10 +183,10 @@ class Packs:
                     async with asyncio.timeout(STUCK_S):
                         await producer.send_and_wait(EVENTS, value, partition=partition)
                 except (KafkaError, TimeoutError, OSError, RuntimeError) as error:
-                    log.warning("a pack was not acknowledged, the producer is replaced: %r", error)
                     if producer is self._producer:
+                        log.warning("a pack was not acknowledged, the producer is replaced: %r", error)
                         self._replace(producer)
-                        self._fault = f"Kafka acknowledges nothing: {error or 'no answer'}"
+                        self._fault = f"Kafka acknowledges nothing: {str(error) or 'no answer'}"
                         self._connect()
                 else:
                     for ticket in tickets:

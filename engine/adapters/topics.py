@@ -11,7 +11,7 @@ from zlib import crc32
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from engine.adapters.kafka_settings import KafkaSettings
 
@@ -59,8 +59,10 @@ async def ensure(settings: KafkaSettings, on_new: Callable[[], Awaitable[object]
                 await on_new()
                 await _create(admin, settings)
             await _check(admin, settings)
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise KafkaAway(f"Kafka at {settings.bootstrap} cannot be used: {error or 'no answer'}") from error
+    except (KafkaConnectionError, OSError, TimeoutError) as error:
+        raise KafkaAway(f"no broker of {settings.bootstrap} answers") from error
+    except KafkaError as error:
+        raise KafkaAway(f"Kafka at {settings.bootstrap} cannot be used: {error}") from error
     finally:
         await admin.close()
 

@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaError
 from engine.adapters.connection import StoreAddress, StoreConnection
 from engine.adapters.store import as_bytes, as_int, as_list
 from engine.adapters.topics import EVENTS, GROUP
-from engine.kafka_journal import DONE, EPOCH
 from engine.runtime import INSTALLATION
+from engine.streaming.kafka_journal import DONE, EPOCH
 
 PARTITIONS: Final = 12
 _GROUP_S: Final = 30.0

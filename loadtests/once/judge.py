@@ -18,7 +18,7 @@ from engine.adapters.store import as_bytes, as_int, as_list
 from engine.adapters.topics import EVENTS
 from engine.ledger import pruned
 from engine.plan import Plan, compile_plan
-from engine.quarantine import QUARANTINE
+from engine.streaming.quarantine import QUARANTINE
 from features.codec import VERSION_BYTES, decode_facts, decode_state, encode_state
 from features.event import Event, decode_event, decode_events, encode_event, parse_event
 from features.facts import Facts

@@ -21,8 +21,8 @@ from api.remote import RemoteFailure, ask
 from engine.adapters.connection import StoreAddress, StoreConnection
 from engine.adapters.server import ValkeyServer
 from engine.adapters.store import as_list
-from engine.kafka_journal import DONE
-from engine.worker import CHECKPOINT, STREAM
+from engine.streaming.kafka_journal import DONE
+from engine.streaming.worker import CHECKPOINT, STREAM
 from loadtests import shop
 from loadtests.distributed import COMPOSE, KAFKA, ROOT, port_variables, read_services
 from loadtests.kafka.image import properties_of

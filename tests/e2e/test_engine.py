@@ -22,7 +22,6 @@ from engine.answer import Json
 from engine.checking import Row
 from engine.customers import version_bytes
 from engine.errors import Busy, Conflict, Invalid, NotFound
-from engine.folding import Entry
 from engine.idempotency import idempotency
 from engine.ids import make_uid, split_id
 from engine.ledger import find
@@ -32,7 +31,8 @@ from engine.quotas import Quota, QuotaOp
 from engine.requests import ContactRequest, DecideRequest
 from engine.runtime import Engine, open_engine
 from engine.sending import item_of
-from engine.worker import CHECKPOINT, STREAM, Worker
+from engine.streaming.folding import Entry
+from engine.streaming.worker import CHECKPOINT, STREAM, Worker
 from features.codec import decode_state, encode_facts
 from features.event import Event, format_time
 from features.facts import Facts, Item
@@ -1210,7 +1210,7 @@ def test_an_event_that_cannot_be_applied_is_set_aside_and_the_rest_goes_on(
             raise ZeroDivisionError("no")
         return apply(catalogue, customer, event, **more)
 
-    monkeypatch.setattr("engine.folding.apply", failing)
+    monkeypatch.setattr("engine.streaming.folding.apply", failing)
     world.append(
         world.event("c1", "page_view"),
         world.event("c1", "page_view", event_id="bad"),

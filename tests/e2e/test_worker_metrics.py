@@ -15,8 +15,8 @@ import pytest
 from engine.adapters.connection import StoreUnavailable
 from engine.archive import Archive
 from engine.learning.learner import Learner
+from engine.streaming.worker import STREAM
 from engine.trail import TRAIL, written_at
-from engine.worker import STREAM
 from features.event import Event
 from loadtests.kafka.node import free_ports
 from loadtests.server import start as run
@@ -123,7 +123,7 @@ def page_view(world: World, event_id: str) -> None:
 def test_the_feature_worker_knows_how_many_entries_wait(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.worker.BATCH", 2)
+    monkeypatch.setattr("engine.streaming.worker.BATCH", 2)
     for number in range(3):
         page_view(world, f"e-{number}")
     measures, told = world.one.folding.measures, []

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from engine.adapters.connection import StoreConnection
 from engine.adapters.server import ValkeyServer
 from engine.adapters.topics import EVENTS
-from engine.kafka_journal import DONE, EPOCH
+from engine.streaming.kafka_journal import DONE, EPOCH
 from loadtests.distributed import ROOT
 from loadtests.kafka.cluster import Cluster
 from loadtests.kafka.node import free_ports

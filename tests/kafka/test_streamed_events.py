@@ -14,7 +14,7 @@ from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.packs import pack
 from engine.adapters.store import as_bytes, as_list
 from engine.adapters.topics import EVENTS, GROUP, configuration, partition_of
-from engine.quarantine import QUARANTINE
+from engine.streaming.quarantine import QUARANTINE
 from features.event import Event, encode_event
 from features.identity import tag
 from loadtests.fleet import Fleet, Process, wait_for

@@ -8,10 +8,10 @@ import pytest
 
 from engine.adapters.connection import StoreConnection
 from engine.adapters.server import ValkeyServer
-from engine.intake import Record
-from engine.kafka_journal import DONE, EPOCH
 from engine.runtime import Engine, open_engine
-from engine.watermarks import Watermarks
+from engine.streaming.intake import Record
+from engine.streaming.kafka_journal import DONE, EPOCH
+from engine.streaming.watermarks import Watermarks
 
 FIRST, END = {3: 10}, {3: 100}
 

@@ -26,11 +26,11 @@ from engine.adapters.connection import StoreReplyError, StoreUnavailable
 from engine.adapters.faust_app import Fetching, NotStarted
 from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.topics import EVENTS, KafkaAway, ensure
-from engine.folding import Folding
-from engine.intake import Intake, Record
-from engine.journal import Journal
-from engine.watermarks import Watermarks
-from engine.worker import BEAT, BEAT_MS
+from engine.streaming.folding import Folding
+from engine.streaming.intake import Intake, Record
+from engine.streaming.journal import Journal
+from engine.streaming.watermarks import Watermarks
+from engine.streaming.worker import BEAT, BEAT_MS
 
 LANES: Final = 3
 """Batches under way at a time, each of partitions of its own: one is folded while others wait for the store."""

@@ -18,8 +18,8 @@ from engine.adapters.store import Commit, as_bytes, as_list
 from engine.customers import Customers, next_version, version_bytes
 from engine.deciding import MAX_JUDGEMENTS
 from engine.errors import Busy
-from engine.quarantine import QUARANTINE
-from engine.worker import PACKED_MAX, STREAM
+from engine.streaming.quarantine import QUARANTINE
+from engine.streaming.worker import PACKED_MAX, STREAM
 from features.event import Event, decode_events, encode_events
 from features.fold import with_consent
 

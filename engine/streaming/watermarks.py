@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from engine.adapters.store import Store, as_bytes, as_int, as_list
 from engine.adapters.topics import EVENTS
-from engine.intake import Record
-from engine.kafka_journal import DONE, EPOCH, begin_epoch
+from engine.streaming.intake import Record
+from engine.streaming.kafka_journal import DONE, EPOCH, begin_epoch
 
 log = logging.getLogger("tact.worker")
 

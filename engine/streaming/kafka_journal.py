@@ -14,7 +14,7 @@ from engine.adapters.store import Store, as_int
 from engine.adapters.topics import partition_of
 from engine.customers import Customers
 from engine.errors import NotDurable
-from engine.journal import Journal
+from engine.streaming.journal import Journal
 from features.event import Event, encode_event
 
 DONE: Final = "tact:kafka:done"

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from engine.activation import NoPolicy
 from engine.adapters.connection import Reply, StoreUnavailable
 from engine.adapters.store import as_bytes, as_list
-from engine.folding import Entry, Folding
+from engine.streaming.folding import Entry, Folding
 from features.event import decode_events
 
 STREAM: Final = "tact:events"

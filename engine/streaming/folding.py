@@ -20,13 +20,13 @@ from engine.customers import Customers, Held, held_from, next_version, state_of,
 from engine.decision import DECODER
 from engine.errors import TactError
 from engine.ids import split_id
-from engine.joining import join_decision
 from engine.ledger import pruned
 from engine.measures import FoldMeasures
 from engine.people import People
 from engine.plan import Plan
-from engine.quarantine import QUARANTINE
 from engine.quotas import QuotaOp
+from engine.streaming.joining import join_decision
+from engine.streaming.quarantine import QUARANTINE
 from features.codec import decode_seen, encode_seen, encode_state
 from features.event import Event, encode_events
 from features.fold import apply

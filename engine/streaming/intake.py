@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from engine.folding import Entry, Folding
-from engine.journal import Journal
+from engine.streaming.folding import Entry, Folding
+from engine.streaming.journal import Journal
 from features.event import Event, EventError, decode_events, parse_event
 
 _JSON: Final = (b"{", b"[", b" ", b"\n", b"\t", b"\r")
