@@ -5,6 +5,7 @@ A short form of `python -m loadtests.kafka_outage`.
 
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,11 +153,26 @@ def test_an_api_and_a_worker_end_and_start_while_kafka_is_away(tact: Fleet, prob
     api.start()
     worker.start()
     wait_for(lambda: probes.health()[0] == "degraded", WITHIN_S, tact.logs)
-    wait_for(lambda: b"waiting: Kafka at" in worker.log.read_bytes(), WITHIN_S, tact.logs)
+    wait_for(lambda: b"waiting: no broker of" in worker.log.read_bytes(), WITHIN_S, tact.logs)
     assert tact.ask("POST", "/v1/decide", {"customer_id": "c1", "placement": "hero"})["action"] == "offer"
     assert refusal(tact) == 503
     assert worker.alive
     tact.cluster.restart()
+    probes.visible(WITHIN_S)
+
+
+def test_a_worker_ends_while_its_broker_hangs_and_goes_on_later(tact: Fleet, probes: Probes) -> None:
+    (worker,) = tact.workers
+    probes.visible(WITHIN_S)
+    broker = tact.cluster.node(1).pid
+    assert broker is not None
+    os.kill(broker, signal.SIGSTOP)
+    try:
+        wait_for(lambda: refusal(tact) == 503, WITHIN_S, tact.logs)
+        assert worker.stop() == 0
+    finally:
+        os.kill(broker, signal.SIGCONT)
+    worker.start()
     probes.visible(WITHIN_S)
 
 
