@@ -27,7 +27,7 @@ from engine.plan import Plan
 from engine.quotas import QuotaOp
 from engine.streaming.joining import join_decision
 from engine.streaming.quarantine import QUARANTINE
-from features.codec import decode_seen, encode_seen, encode_state
+from features.codec import CodecError, decode_seen, encode_seen, encode_state
 from features.event import Event, encode_events
 from features.fold import apply
 from features.state import Customer, Position, Seen
@@ -103,11 +103,15 @@ class Folding:
         broken: list[Broken] = []
         for (customer_id, run), tag, reply in zip(groups.items(), tags, replies, strict=True):
             facts, state, seen = (as_bytes(value) for value in as_list(reply))
-            held = held_from(tag, customer_id, Loaded(now, version, facts, state, None, ()))
-            if held.facts.moved_to:
-                left.append((customer_id, run))
+            try:
+                held = held_from(tag, customer_id, Loaded(now, version, facts, state, None, ()))
+                if held.facts.moved_to:
+                    left.append((customer_id, run))
+                    continue
+                save, faults = self._folded(plan, held, seen, run, named, moved=False)
+            except CodecError as error:
+                broken += _damaged(run, error)
                 continue
-            save, faults = self._folded(plan, held, seen, run, named, moved=False)
             broken += faults
             if save is not None:
                 saves.append(save)
@@ -134,8 +138,8 @@ class Folding:
             for kind, value in sorted(event.identities.items()):
                 try:
                     await self.people.link(event.customer_id, kind, value)
-                except TactError as error:
-                    reason = f"could not be linked: {error.detail}"
+                except (TactError, CodecError) as error:
+                    reason = f"could not be linked: {error}"
                     await self.quarantine(encode_events([event]), "unlinked", reason)
                     unlinked += 1
         return unlinked
@@ -196,14 +200,17 @@ class Folding:
             version = (as_bytes(prologue[1]) or b"").decode()
             facts, state, seen = (as_bytes(value) for value in as_list(replies[0]))
             now = store_time(prologue[0])
-            held = held_from(tag, customer_id, Loaded(now, version, facts, state, None, ()))
-            if held.facts.moved_to:
-                if state is not None or seen is not None:
-                    await self.people.linking.take_over(customer_id)
-                customer_id, moved = held.facts.moved_to, True
-                continue
             plan = await self.plans.get(version)
-            save, broken = self._folded(plan, held, seen, entries, named, moved=moved)
+            try:
+                held = held_from(tag, customer_id, Loaded(now, version, facts, state, None, ()))
+                if held.facts.moved_to:
+                    if state is not None or seen is not None:
+                        await self.people.linking.take_over(customer_id)
+                    customer_id, moved = held.facts.moved_to, True
+                    continue
+                save, broken = self._folded(plan, held, seen, entries, named, moved=moved)
+            except CodecError as error:
+                save, broken = None, _damaged(entries, error)
             fresh = [fault for fault in broken if _name(fault.event) not in aside]
             await self._set_aside(fresh)
             aside |= {_name(fault.event) for fault in fresh}
@@ -300,6 +307,11 @@ def _rounds(entries: Sequence[Entry]) -> list[list[Entry]]:
         if entry.event.identities:
             rounds.append([])
     return [waiting for waiting in rounds if waiting]
+
+
+def _damaged(entries: Sequence[Entry], error: CodecError) -> list[Broken]:
+    """Set all of a customer's events aside whose record cannot be read: the others must not wait for it."""
+    return [Broken(entry.event, "damaged", str(error)) for entry in entries]
 
 
 def _name(event: Event) -> tuple[str, str]:

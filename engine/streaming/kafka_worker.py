@@ -26,6 +26,7 @@ from engine.adapters.connection import StoreReplyError, StoreUnavailable
 from engine.adapters.faust_app import Fetching, NotStarted
 from engine.adapters.kafka_settings import KafkaSettings
 from engine.adapters.topics import EVENTS, KafkaAway, ensure
+from engine.errors import TactError
 from engine.streaming.folding import Folding
 from engine.streaming.intake import Intake, Record
 from engine.streaming.journal import Journal
@@ -89,8 +90,6 @@ class KafkaWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fold until `stop` is set; TopicMismatch, WorkerStuck, or what ended Faust."""
-        if not await self._ready(stop):
-            return
         folding = asyncio.gather(*(self._fold(lane, stop) for lane in self._lanes))
         try:
             while not stop.is_set() and await self._ready(stop):
@@ -263,11 +262,11 @@ class KafkaWorker:
             try:
                 entries, _ = await self._intake.entries(records)
                 await self.folding.fold(entries)
-            except (StoreUnavailable, StoreReplyError, NoPolicy) as error:
+            except (StoreUnavailable, StoreReplyError, TactError) as error:
                 if not told:
                     log.warning("waiting: %s", error)
                     told = True
-                if not isinstance(error, StoreReplyError):  # it comes back by itself; who refuses may not
+                if isinstance(error, StoreUnavailable | NoPolicy):  # it comes by itself; what refuses may not
                     self._progress_at = time.monotonic()
                 await asyncio.sleep(RETRY_S / 2)
             else:

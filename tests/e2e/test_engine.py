@@ -1223,6 +1223,24 @@ def test_an_event_that_cannot_be_applied_is_set_aside_and_the_rest_goes_on(
     assert [event.event_id for event in entry.events] == ["bad"]
 
 
+def test_a_damaged_customer_holds_up_no_other_and_the_events_wait_in_the_quarantine(world: World) -> None:
+    world.append(world.event("whole", "page_view"), world.event("damaged", "page_view"))
+    world.fold()
+    key = "{" + world.one.customers.tag("damaged") + "}"
+    good = as_bytes(world.call("HGET", key, "p"))
+    assert good is not None
+    world.call("HSET", key, "p", good[:-1] + bytes([good[-1] ^ 1]))
+    world.append(world.event("damaged", "page_view"), world.event("whole", "page_view"))
+    world.fold()
+    assert world.feature("whole") == 2
+    [entry] = world.run(world.one.journal.quarantined(10))
+    assert "are damaged" in entry.reason
+    world.call("HSET", key, "p", good)
+    assert world.run(world.one.journal.requeue(10)) == (1, 0)
+    world.fold()
+    assert world.feature("damaged") == 2
+
+
 def test_a_link_that_cannot_be_made_is_set_aside_and_the_event_counts(world: World) -> None:
     world.append(world.event("c1", "page_view", identities={"customer_id": "c2"}))
     world.fold()
