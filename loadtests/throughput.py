@@ -160,10 +160,9 @@ async def measure(folder: Path, plain: int, packed: int, both: bool) -> dict[str
 
 
 def main() -> None:
-    """Run it; exit code 1 where a worker is further behind the no-op agent than .7 of it, one event a record.
+    """Run it; exit code 1 below .7 of the no-op agent, one event a record, or below 4 times of it, packed.
 
-    Four times as many packed events as the no-op agent reads records is what was aimed for: docs/performance.md says
-    what was reached, and why.
+    The second has not been reached: docs/performance.md says what was, and why.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plain", type=int, default=40_000, help="events, one a record")
@@ -173,7 +172,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tact-throughput-") as folder:
         found = asyncio.run(measure(Path(folder), asked.plain, asked.packed, not asked.one))
     print(json.dumps(found, indent=2))
-    raise SystemExit(found["plain_ratio"] < 0.7)
+    raise SystemExit(found["plain_ratio"] < 0.7 or found["packed_ratio"] < 4)
 
 
 if __name__ == "__main__":

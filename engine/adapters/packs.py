@@ -176,7 +176,6 @@ class Packs:
             producer = self._producer
             if producer is None:
                 await asyncio.wait([self._connect()], timeout=RETRY_S)
-                await asyncio.sleep(0)
             else:
                 value = pack([blob for ticket in tickets for blob in ticket.blobs])
                 try:

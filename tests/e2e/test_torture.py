@@ -28,13 +28,13 @@ def test_the_hammer_finds_every_answer_true() -> None:
 @pytest.mark.parametrize(
     ("cut", "count", "kinds"),
     [
-        ("version", 3_000, {"lost", "wrong states"}),  # which of them is a matter of the moment
+        ("version", 9_000, {"lost"}),
         ("live", 600, {"breaches", "false answers"}),
         ("early", 1_500, {"false answers"}),
     ],
 )
 def test_the_hammer_turns_red_when_a_check_is_cut_out(cut: str, count: int, kinds: set[str]) -> None:
-    assert kinds & broken(run("hammer", count, seed=5, without=cut))
+    assert kinds <= broken(run("hammer", count, seed=5, without=cut))
 
 
 def test_the_union_of_merged_people_turns_red_when_contacts_are_not_united() -> None:
