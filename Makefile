@@ -25,10 +25,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 run: install  ## start everything with the retail example, send sample events, show a decision, serve
-	$(BIN)/python -m loadtests.tour --port $(PORT) --data $(DATA)
+	$(BIN)/python -m api.running.tour --port $(PORT) --data $(DATA)
 
 run-distributed: install  ## the services of docker-compose.yml without containers: Kafka, Valkey, two APIs, workers
-	$(BIN)/python -m loadtests.distributed --data $(DATA)/distributed
+	$(BIN)/python -m api.running.distributed --data $(DATA)/distributed
 
 test: install  ## all tests, with branch coverage of engine, policies and features
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
@@ -47,7 +47,7 @@ torture: install  ## load and faults against the real product, each promise judg
 	$(BIN)/python -m loadtests.torture all $(ARGS)
 
 kafka: install  ## a real Kafka without containers, until Ctrl-C; needs a JDK (17+) and, once, Maven
-	$(BIN)/python -m loadtests.kafka --port $(KAFKA_PORT) --data $(DATA)/kafka
+	$(BIN)/python -m api.running.kafka --port $(KAFKA_PORT) --data $(DATA)/kafka
 
 lock: install  ## pin what pyproject.toml asks for
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --python-version 3.11 --universal --generate-hashes -o requirements.lock

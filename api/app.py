@@ -18,15 +18,15 @@ from starlette.responses import Response
 
 from api.call import Call, Disconnected, Receive, Reply, Scope, Send, Stream
 from api.handlers import Handlers
+from api.http.whole import Answer
 from api.metrics import observe
 from api.openapi import describe
 from api.problems import PROBLEM, Problem
 from api.routes import ROUTES, Route
-from api.whole import Answer
-from engine.adapters.connection import StoreUnavailable
-from engine.answer import Json
 from engine.errors import Conflict, TactError
+from engine.judging.answer import Json
 from engine.runtime import Engine
+from engine.store.connection import StoreUnavailable
 
 log = logging.getLogger("tact.api")
 

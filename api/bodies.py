@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from api.problems import Problem
-from engine.requests import CheckRow, DecideRequest
+from engine.services.requests import CheckRow, DecideRequest
 
 JSON_MAX: Final = 10 * 1024 * 1024
 DECIDE_MAX: Final = 256 * 1024

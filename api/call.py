@@ -11,7 +11,7 @@ import orjson
 
 from api.bodies import JSON_MAX, LINE_MAX, Inflater, parse_json, too_large
 from api.problems import Problem
-from engine.idempotency import Idempotency, idempotency
+from engine.services.idempotency import Idempotency, idempotency
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

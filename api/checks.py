@@ -8,13 +8,13 @@ import orjson
 from api.bodies import JSON_MAX, LINE_MAX, check_row, convert, parse_json
 from api.call import JSON, NDJSON, REPLAYED, Call, Reply, Stream, invalid
 from api.problems import Problem
-from engine.answer import Json
-from engine.checking import Row
 from engine.errors import TactError
-from engine.idempotency import unpack
-from engine.requests import CheckRequest, CheckRow
+from engine.judging.answer import Json
 from engine.runtime import Engine
-from engine.sending import checked_item, item_of
+from engine.services.checking import Row
+from engine.services.idempotency import unpack
+from engine.services.requests import CheckRequest, CheckRow
+from engine.services.sending import checked_item, item_of
 
 _STREAM_ROWS: Final = 200
 """Rows of a streamed check that are judged side by side."""

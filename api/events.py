@@ -5,11 +5,11 @@ from typing import Any, Final
 
 from api.bodies import LINE_MAX, parse_json
 from api.call import Reply, answer, invalid
+from api.http.overload import ASIDE
 from api.metrics import count_events
-from api.overload import ASIDE
 from api.problems import Problem
 from engine.runtime import Engine
-from engine.streaming.worker import PACKED_MAX
+from engine.workers.features import PACKED_MAX
 from features.event import Event, EventError, parse_event
 
 ARRAY_MAX: Final = 1_000

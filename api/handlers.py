@@ -11,9 +11,10 @@ from api.checks import check
 from api.events import Reader
 from api.metrics import render
 from api.problems import Problem
-from engine.answer import Json, when
-from engine.plan import compile_plan
-from engine.requests import (
+from engine.judging.answer import Json, when
+from engine.judging.plan import compile_plan
+from engine.runtime import Engine
+from engine.services.requests import (
     ConfirmRequest,
     ConsentRequest,
     ContactRequest,
@@ -21,8 +22,7 @@ from engine.requests import (
     LinkRequest,
     ProfileRequest,
 )
-from engine.runtime import Engine
-from engine.streaming.worker import BEAT
+from engine.workers.features import BEAT
 from policies.loader import Loaded, load_files
 from policies.model import PolicyError
 

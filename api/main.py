@@ -8,7 +8,7 @@ def main() -> None:
     loading = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if loading:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from api.cli import main as run  # noqa: PLC0415  # about a second, in which Ctrl-C would print a traceback
+    from api.cli.main import main as run  # noqa: PLC0415  # about a second, in which Ctrl-C would print a traceback
 
     if loading:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,7 +6,7 @@ import msgspec
 from fastapi import FastAPI
 
 from api.routes import ROUTES, Route
-from engine.requests import Id
+from engine.services.requests import Id
 
 _PROBLEM: Final = {
     "type": "object",

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from api.call import Call, Reply, Stream
 from api.handlers import Handlers
-from engine import requests
+from engine.services import requests
 
 Handler = Callable[[Handlers, Call], Awaitable[Reply | Stream]]
 KeyScope = Literal["decide", "contacts", "events", "customers", "policies", "admin", "public"]

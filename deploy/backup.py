@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from api.settings import setting
-from engine.adapters.address import BadStoreUrl
-from engine.adapters.connection import StoreAddress, StoreConnection, StoreReplyError, StoreUnavailable
-from engine.adapters.store import as_bytes, as_list
+from api.running.settings import setting
+from engine.store.address import BadStoreUrl
+from engine.store.connection import StoreAddress, StoreConnection, StoreReplyError, StoreUnavailable
+from engine.store.store import as_bytes, as_list
 
 FOLDER: Final = "appendonlydir"
 REWRITE: Final = "auto-aof-rewrite-percentage"

@@ -12,8 +12,8 @@ import sys
 from typing import Final
 from urllib.request import urlopen
 
-from api.settings import setting
-from engine.adapters.kafka_settings import KafkaSettings
+from api.running.settings import setting
+from engine.kafka.settings import KafkaSettings
 
 LATE_MS: Final = {
     "features": 30_000,
@@ -29,10 +29,10 @@ KAFKA_WITHIN_S: Final = 6.0
 
 async def waited_ms(address: str, part: str) -> int:
     """Return for how many milliseconds the oldest entry that a follower has not taken in has waited, 0 without any."""
-    from engine.adapters.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
-    from engine.adapters.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
-    from engine.streaming.worker import CHECKPOINT, STREAM  # noqa: PLC0415  # as above
-    from engine.trail import ARCHIVED, LEARNED, TRAIL  # noqa: PLC0415  # as above
+    from engine.judging.trail import ARCHIVED, LEARNED, TRAIL  # noqa: PLC0415  # as above
+    from engine.store.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
+    from engine.store.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
+    from engine.workers.features import CHECKPOINT, STREAM  # noqa: PLC0415  # as above
 
     followed = {"features": (STREAM, CHECKPOINT), "learner": (TRAIL, LEARNED), "archive": (TRAIL, ARCHIVED)}
     stream, come_to = followed[part]
@@ -59,10 +59,10 @@ async def waited_in_kafka_ms(address: str, kafka: KafkaSettings) -> int:
     """
     from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: PLC0415  # only where there is Kafka
 
-    from engine.adapters.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
-    from engine.adapters.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
-    from engine.adapters.topics import EVENTS  # noqa: PLC0415  # as above
-    from engine.streaming.kafka_journal import DONE, EPOCH  # noqa: PLC0415  # as above
+    from engine.kafka.journal import DONE, EPOCH  # noqa: PLC0415  # as above
+    from engine.kafka.topics import EVENTS  # noqa: PLC0415  # as above
+    from engine.store.connection import StoreAddress, StoreConnection  # noqa: PLC0415  # the API is asked often
+    from engine.store.store import as_bytes, as_list, store_time  # noqa: PLC0415  # as above
 
     connection = StoreConnection(StoreAddress.parse(address), within_s=WITHIN_S)
     await connection.open()

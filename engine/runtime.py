@@ -5,20 +5,20 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from engine.activation import Plans
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.kafka_settings import KafkaSettings
-from engine.adapters.store import PROLOGUE, Store, as_bytes
-from engine.checking import Checking
-from engine.contacts import Contacts
-from engine.customers import Customers
-from engine.deciding import Deciding
-from engine.learning.serving import Models
-from engine.people import People
-from engine.records import Records
-from engine.streaming.folding import Folding
-from engine.streaming.journal import Journal, StoreJournal
-from engine.streaming.worker import Worker
+from engine.kafka.settings import KafkaSettings
+from engine.services.activation import Plans
+from engine.services.checking import Checking
+from engine.services.contacts import Contacts
+from engine.services.customers import Customers
+from engine.services.deciding import Deciding
+from engine.services.journal import Journal, StoreJournal
+from engine.services.models import Models
+from engine.services.people import People
+from engine.services.records import Records
+from engine.store.connection import StoreAddress, StoreConnection
+from engine.store.store import PROLOGUE, Store, as_bytes
+from engine.workers.features import Worker
+from engine.workers.folding import Folding
 
 INSTALLATION: Final = "tact:secret"
 """Key of the installation's secret: 32 random bytes made at the first start; it keys all tags."""
@@ -64,7 +64,7 @@ class Engine:
 def _journal(customers: Customers, plans: Plans, kafka: KafkaSettings | None) -> Journal:
     if kafka is None:
         return StoreJournal(customers, plans)
-    from engine.streaming.kafka_journal import KafkaJournal  # noqa: PLC0415  # only who writes to Kafka loads its client
+    from engine.kafka.journal import KafkaJournal  # noqa: PLC0415  # only who writes to Kafka loads its client
 
     return KafkaJournal(customers, plans, kafka)
 

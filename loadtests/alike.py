@@ -23,14 +23,14 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from api.processes import answers
-from engine.adapters.store import as_bytes, as_list
+from api.running.kafka.node import free_ports
+from api.running.processes import answers
 from engine.runtime import Engine, open_engine
+from engine.store.store import as_bytes, as_list
 from features.codec import decode_facts, decode_state
 from features.event import format_time, parse_time
 from loadtests import rewards
 from loadtests.fleet import wait_for
-from loadtests.kafka.node import free_ports
 from loadtests.once.hands import wait_until_folded
 from loadtests.rewards import Senders, command, convert, policy_files, write_lines
 from loadtests.server import running
@@ -60,7 +60,7 @@ class Distributed:
         self.urls = [f"http://127.0.0.1:{ports[name]}" for name in ("API_1_PORT", "API_2_PORT")]
         self.store = f"redis://127.0.0.1:{ports['STORE_PORT']}"
         self.kafka = f"127.0.0.1:{ports['KAFKA_PORT']}"
-        self._command = [sys.executable, "-m", "loadtests.distributed", "--data", str(folder)]
+        self._command = [sys.executable, "-m", "api.running.distributed", "--data", str(folder)]
         self._environment = {**os.environ, **ports}
 
     @contextmanager

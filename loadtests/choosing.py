@@ -30,11 +30,11 @@ import gittins  # type: ignore[import-untyped]
 import numpy as np
 from vowpalwabbit import Workspace  # type: ignore[import-untyped]
 
+from engine.judging.plan import PlacementPlan, Plan, compile_plan
 from engine.learning.hybrid import Hybrid
 from engine.learning.inputs import Inputs
-from engine.learning.serving import Served
 from engine.learning.snapshot import Snapshot
-from engine.plan import PlacementPlan, Plan, compile_plan
+from engine.services.models import Served
 from features.event import Event
 from features.facts import Value
 from features.state import FeatureState
@@ -114,7 +114,7 @@ def customers(plan: Plan, count: int, seed: int) -> list[Customer]:
 def choose(
     served: Served, plan: Plan, place: PlacementPlan, customer: Customer, uid: str
 ) -> tuple[str, float]:
-    """Choose as `engine.decide` does, once rules have let every offer through."""
+    """Choose as `engine.judging.decide` does, once rules have let every offer through."""
     score = served.scorer(plan, place, customer.state, customer.profile, customer.context, NOW, {})
     assert score is not None
     ranking = score()

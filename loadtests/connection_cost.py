@@ -15,8 +15,8 @@ from pathlib import Path
 import redis.asyncio
 import uvloop
 
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.server import ValkeyServer
+from api.running.valkey import ValkeyServer
+from engine.store.connection import StoreAddress, StoreConnection
 
 _CALLS = 6_400
 _ROUNDS = 5

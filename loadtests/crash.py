@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from api.audit import audit
+from api.cli.audit import audit
 from api.remote import RemoteFailure, lines
 from loadtests.promises import Answer, Promises, Verdict, usable
 from loadtests.random_load import CAPACITY, FEATURES, POLICY, Link, Load

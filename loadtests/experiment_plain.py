@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from engine.scoring import Array
+from engine.judging.scoring import Array
 
 Z = 1.959963984540054
 

@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from api.processes import answers
 from api.remote import ask
-from engine.adapters.server import ValkeyServer
-from loadtests.kafka.cluster import Cluster, record_classes
-from loadtests.kafka.jars import find
-from loadtests.kafka.node import free_ports
+from api.running.kafka.cluster import Cluster, record_classes
+from api.running.kafka.jars import find
+from api.running.kafka.node import free_ports
+from api.running.processes import answers
+from api.running.valkey import ValkeyServer
 
 READY_S = 30.0
 END_S = 15.0

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 
-from api.http_server import bind, serve
+from api.http.server import bind, serve
 
 app = FastAPI()
 

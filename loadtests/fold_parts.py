@@ -17,13 +17,14 @@ from zlib import crc32
 
 import uvloop
 
-from engine.adapters.packs import pack
-from engine.adapters.server import ValkeyServer
-from engine.plan import compile_plan
+from api.running.valkey import ValkeyServer
+from engine.judging.plan import compile_plan
+from engine.kafka import intake
+from engine.kafka.intake import Intake, Record
+from engine.kafka.packs import pack
+from engine.kafka.worker import BATCH_BYTES
 from engine.runtime import open_engine
-from engine.streaming import folding, intake
-from engine.streaming.intake import Intake, Record
-from engine.streaming.kafka_worker import BATCH_BYTES
+from engine.workers import folding
 from features.event import encode_event
 from loadtests import shop
 from loadtests.throughput import PACKED, PARTITIONS, made

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from api.main import main
-from engine.adapters.packs import NotAcknowledged, Packs
+from engine.kafka.packs import NotAcknowledged, Packs
 
 _send = Packs.send
 _under_way: set[asyncio.Task[None]] = set()

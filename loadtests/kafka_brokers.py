@@ -21,7 +21,7 @@ from typing import Any, Final
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from engine.adapters.topics import EVENTS
+from engine.kafka.topics import EVENTS
 from loadtests import fleet, shop
 from loadtests.findings import Findings
 from loadtests.fleet import Fleet

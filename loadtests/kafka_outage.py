@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from api.running.kafka.node import QUICK_SESSIONS
 from loadtests import fleet, shop
 from loadtests.findings import Findings
 from loadtests.fleet import Fleet, Process
-from loadtests.kafka.node import QUICK_SESSIONS
 from loadtests.probes import Probes
 from loadtests.steady import Rates, Steady, between, summary
 

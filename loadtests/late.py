@@ -29,9 +29,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.judging.trail import CONFIRMED, MADE, OUTCOME, RELEASED, Outcome, Step
 from engine.learning.hybrid import Hybrid
 from engine.learning.outcomes import Case, Learning
-from engine.trail import CONFIRMED, MADE, OUTCOME, RELEASED, Outcome, Step
 from loadtests.bandits.worlds import Array
 from loadtests.worlds import interval
 from policies.loader import load_files

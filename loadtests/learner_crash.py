@@ -36,13 +36,13 @@ import msgspec
 import uvloop
 from rich.console import Console
 
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import as_bytes
-from engine.learning.learner import CHECKPOINT
-from engine.learning.serving import MODEL, MODEL_VERSION
+from api.running.valkey import ValkeyServer
+from engine.judging.trail import LEARNED
 from engine.learning.snapshot import Snapshot, pack, unpack
-from engine.trail import LEARNED
+from engine.services.models import MODEL, MODEL_VERSION
+from engine.store.connection import StoreAddress, StoreConnection
+from engine.store.store import as_bytes
+from engine.workers.learner import CHECKPOINT
 from loadtests.learner_load import POLICY, Crowd
 from loadtests.models_differ import compared
 from loadtests.server import Running, children, running

@@ -29,11 +29,11 @@ import numpy as np
 import uvloop
 from rich.console import Console
 
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import as_bytes, as_list
-from engine.learning.serving import MODEL_VERSION
-from engine.trail import OUTCOME, TRAIL, parse_step
+from api.running.valkey import ValkeyServer
+from engine.judging.trail import OUTCOME, TRAIL, parse_step
+from engine.services.models import MODEL_VERSION
+from engine.store.connection import StoreAddress, StoreConnection
+from engine.store.store import as_bytes, as_list
 from loadtests import shop
 from loadtests.learner_crash import find_learner
 from loadtests.random_load import Link

@@ -16,13 +16,13 @@ from typing import Any
 from msgspec.structs import replace
 from rich.progress import track
 
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import Save
-from engine.customers import next_version
-from engine.ids import make_uid
-from engine.ledger import record
-from engine.plan import Plan, compile_plan
+from api.running.valkey import ValkeyServer
+from engine.judging.ids import make_uid
+from engine.judging.ledger import record
+from engine.judging.plan import Plan, compile_plan
 from engine.runtime import Engine, open_engine
+from engine.services.customers import next_version
+from engine.store.store import Save
 from features.codec import encode_seen, encode_state
 from features.event import Event
 from features.facts import Contact, Facts, Item

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import as_bytes
-from engine.learning.learner import Learner
+from api.running.valkey import ValkeyServer
 from engine.learning.outcomes import Notes
-from engine.learning.serving import MODEL
 from engine.learning.snapshot import unpack
 from engine.runtime import open_engine
+from engine.services.models import MODEL
+from engine.store.store import as_bytes
+from engine.workers.learner import Learner
 from loadtests.trail_copy import Copied, Copy
 
 TOLERANCE: Final = 1e-9

@@ -33,7 +33,7 @@ from engine.evaluation.log import read
 from engine.evaluation.report import Candidate, as_dict, evaluate, finite, overlap_warnings
 from engine.evaluation.sample import Reward
 from engine.evaluation.target import reference
-from engine.scoring import Array
+from engine.judging.scoring import Array
 from loadtests.experiment_logs import EXPERIMENTS, write
 
 FOLDS = 5

@@ -15,8 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
 from api.remote import RemoteFailure
-from api.settings import setting
-from engine.adapters.topics import GROUP, partition_of
+from api.running.settings import setting
+from engine.kafka.topics import GROUP, partition_of
 from features.identity import tag
 from loadtests.fleet import Fleet
 from loadtests.once import hands

@@ -17,10 +17,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.adapters.connection import StoreConnection
-from engine.adapters.store import as_bytes, as_int, as_list
-from engine.decision import DECODER, ENCODER, stub
+from engine.judging.decision import DECODER, ENCODER, stub
 from engine.runtime import open_engine
+from engine.store.connection import StoreConnection
+from engine.store.store import as_bytes, as_int, as_list
 from loadtests.client import drive, request
 from loadtests.fleet import Fleet, running, wait_for
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.arbitration import distribution
 from engine.evaluation.log import Log
 from engine.evaluation.target import priorities
+from engine.judging.choice import distribution
 from policies.model import Exploration, PolicySet
 
 Array = NDArray[np.float64]

@@ -11,12 +11,12 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from engine.adapters.address import StoreAddress
-from engine.adapters.connection import StoreConnection
-from engine.adapters.store import as_bytes, as_list
-from engine.plan import compile_plan
+from engine.judging.plan import compile_plan
 from engine.runtime import open_engine
-from engine.streaming.worker import STREAM, Worker
+from engine.store.address import StoreAddress
+from engine.store.connection import StoreConnection
+from engine.store.store import as_bytes, as_list
+from engine.workers.features import STREAM, Worker
 from features.event import Event, decode_events, encode_events
 from loadtests import shop
 from loadtests.server import Running, running
@@ -93,7 +93,7 @@ async def _load(session: aiohttp.ClientSession, tact: Running, stop: asyncio.Eve
 
 async def _throughput() -> dict[str, float]:
     """Fold a backlog, then read the same backlog doing nothing, on the same store."""
-    from engine.adapters.server import ValkeyServer  # noqa: PLC0415  # starts a process
+    from api.running.valkey import ValkeyServer  # noqa: PLC0415  # starts a process
 
     with tempfile.TemporaryDirectory() as scratch:
         server = ValkeyServer(Path(scratch))

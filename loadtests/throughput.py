@@ -18,13 +18,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from engine.adapters.kafka_settings import KafkaSettings
-from engine.adapters.packs import pack
-from engine.adapters.store import as_bytes, as_list
-from engine.adapters.topics import EVENTS, ensure, partition_of
-from engine.plan import compile_plan
+from engine.judging.plan import compile_plan
+from engine.kafka.journal import DONE
+from engine.kafka.packs import pack
+from engine.kafka.settings import KafkaSettings
+from engine.kafka.topics import EVENTS, ensure, partition_of
 from engine.runtime import Engine, open_engine
-from engine.streaming.kafka_journal import DONE
+from engine.store.store import as_bytes, as_list
 from features.event import Event, encode_event
 from loadtests import shop
 from loadtests.fleet import Fleet, running

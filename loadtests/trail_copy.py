@@ -4,9 +4,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-from engine.adapters.connection import StoreConnection
-from engine.adapters.store import Store, as_bytes, as_int, as_list
-from engine.trail import MADE, TRAIL, Step, parse_step
+from engine.judging.trail import MADE, TRAIL, Step, parse_step
+from engine.store.connection import StoreConnection
+from engine.store.store import Store, as_bytes, as_int, as_list
 
 Position = tuple[int, int]
 

@@ -37,10 +37,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from scipy import stats  # type: ignore[import-untyped]
 
-from engine.adapters.server import ValkeyServer
-from engine.archive import Archive
+from api.running.valkey import ValkeyServer
 from engine.evaluation import log as decision_log
 from engine.runtime import open_engine
+from engine.workers.archive import Archive
 from loadtests import stated
 from loadtests.server import Running, running
 from loadtests.talk import EVENTS, Follow, Talk

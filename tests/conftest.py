@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.processes import ProcessFailure
-from engine.adapters.server import ValkeyServer
-from loadtests.kafka.cluster import record_classes
-from loadtests.kafka.jars import Kafka, find
+from api.running.kafka.cluster import record_classes
+from api.running.kafka.jars import Kafka, find
+from api.running.supervisor import ProcessFailure
+from api.running.valkey import ValkeyServer
+from engine.store.connection import StoreAddress, StoreConnection
 
 
 def eventually(condition: Callable[[], object], within_s: float = 10.0) -> None:

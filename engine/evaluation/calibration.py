@@ -17,7 +17,7 @@ import numpy as np
 from engine.evaluation.intervals import hall
 from engine.evaluation.log import Flags, Log, Whole
 from engine.evaluation.sample import summed
-from engine.scoring import Array
+from engine.judging.scoring import Array
 
 ENOUGH: Final = 500
 BINS: Final = 10

@@ -27,7 +27,7 @@ import numpy as np
 
 from engine.evaluation.intervals import FEW, Interval, bernstein, hall, standard_error
 from engine.evaluation.log import Whole
-from engine.scoring import Array
+from engine.judging.scoring import Array
 
 NAMES: Final = ("ips", "snips", "dr", "switch-dr", "dros")
 

@@ -12,7 +12,7 @@ import numpy as np
 from engine.evaluation.log import Flags, Log, Whole
 from engine.evaluation.sample import Judged, summed
 from engine.evaluation.target import levers
-from engine.scoring import Array
+from engine.judging.scoring import Array
 from policies.model import PolicySet
 
 FACTORS: Final = ("propensity", "value", "weight", "cost")

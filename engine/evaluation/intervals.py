@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from engine.evaluation.log import Whole
-from engine.scoring import Array
+from engine.judging.scoring import Array
 
 FEW: Final = 10
 """Customers with a reward below which only the Bernstein bound is used."""

@@ -29,7 +29,7 @@ import numpy as np
 
 from engine.evaluation.log import Flags, Log, Names, Whole
 from engine.evaluation.sample import Reward, rewards, summed
-from engine.scoring import Array
+from engine.judging.scoring import Array
 
 START_CUSTOMERS: Final = 100
 START_REWARDED: Final = 10

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.evaluation.files import BadLog, days, last_rows, table_of
 from engine.evaluation.schema import SCHEMA
-from engine.scoring import Array
+from engine.judging.scoring import Array
 
 Whole = NDArray[np.int64]
 Names = NDArray[np.object_]

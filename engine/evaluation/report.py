@@ -18,7 +18,7 @@ from engine.evaluation.intervals import FEW, Interval, hall, standard_error
 from engine.evaluation.log import Log
 from engine.evaluation.sample import Judged, Reward, judge, sample_of, unsupported
 from engine.evaluation.target import Chances
-from engine.scoring import Array
+from engine.judging.scoring import Array
 from policies.model import PolicySet
 
 TOO_SMALL: Final = 100.0

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from engine.answer import Factors
-from engine.decision import STAGE_NAMES, Record, Stage
+from engine.judging.answer import Factors
+from engine.judging.decision import STAGE_NAMES, Record, Stage
+from engine.judging.masks import places_of
+from engine.judging.plan import Plan
+from engine.judging.trail import SEEN, YES, Outcome
 from engine.learning.encoding import flatten
 from engine.learning.inputs import Context
-from engine.masks import places_of
-from engine.plan import Plan
-from engine.trail import SEEN, YES, Outcome
 from features.facts import Mark
 from policies.model import OPT_OUTS
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from engine.evaluation.estimators import Sample
 from engine.evaluation.log import Flags, Log, Whole
-from engine.scoring import Array
+from engine.judging.scoring import Array
 
 Reward = Literal["accept", "value"]
 FOLDS: Final = 5

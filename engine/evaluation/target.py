@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.arbitration import distribution
 from engine.errors import TactError
 from engine.evaluation.log import Flags, Log
 from engine.evaluation.sample import CERTAIN
-from engine.scoring import Array
+from engine.judging.choice import distribution
+from engine.judging.scoring import Array
 from policies.model import Exploration, PolicySet
 
 REFERENCES: Final = ("random", "logged", "none", "always:OFFER")

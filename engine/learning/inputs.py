@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from math import floor, isfinite, log10
 from typing import Any, Final
 
-from engine.plan import Plan
+from engine.judging.plan import Plan
 from features.facts import Value
 from features.state import FeatureState
 from policies.model import Model

@@ -11,13 +11,13 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.judging.plan import PlacementPlan, Plan
+from engine.judging.scoring import Real
 from engine.learning.compiled import CompiledHead
 from engine.learning.encoding import Array, Context
 from engine.learning.inputs import Inputs
 from engine.learning.outcomes import Head, start_of
 from engine.learning.river_head import CompiledRiver, RiverHead
-from engine.plan import PlacementPlan, Plan
-from engine.scoring import Real
 from features.facts import Value
 from features.state import FeatureState
 from policies.model import Role

@@ -14,10 +14,10 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from engine.judging.trail import CONFIRMED, MADE, OUTCOME, RELEASED, SEEN, YES, Outcome, Step
 from engine.learning.hybrid import Hybrid, Setting
 from engine.learning.inputs import Context
 from engine.learning.river_head import RiverHead
-from engine.trail import CONFIRMED, MADE, OUTCOME, RELEASED, SEEN, YES, Outcome, Step
 from policies.model import VALUE, Model, Offer, PolicySet
 
 OPEN_MAX: Final = 250_000

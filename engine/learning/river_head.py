@@ -29,7 +29,7 @@ from policies.classifiers import chance, is_linear, linear_of, made
 from policies.plain_objects import NotPlain, from_plain, to_plain
 
 TRIALS: Final = 100.0
-"""How many outcomes an offer's start is worth, as `engine.scoring` has it."""
+"""How many outcomes an offer's start is worth, as `engine.judging.scoring` has it."""
 ALARM: Final = 10.0
 """How much a drift alarm divides the outcomes that count."""
 KIND: Final = "river"

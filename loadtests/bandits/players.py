@@ -14,7 +14,7 @@ import numpy as np
 from river import linear_model
 from vowpalwabbit import Workspace  # type: ignore[import-untyped]
 
-from engine.arbitration import distribution
+from engine.judging.choice import distribution
 from engine.learning.hybrid import Hybrid, Setting
 from engine.learning.levers import untried
 from loadtests.bandits.data import Bandit
@@ -37,7 +37,7 @@ Maker = Callable[[Bandit, int], Player]
 
 
 class Tact:
-    """Ours: the hybrid model, and the marginal Thompson choice of `engine.arbitration` with its shipped default."""
+    """Ours: the hybrid model, and the marginal Thompson choice of `engine.judging.choice` with its shipped default."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import gittins  # type: ignore[import-untyped]
 import numpy as np
 from vowpalwabbit import Workspace  # type: ignore[import-untyped]
 
-from engine.arbitration import distribution
+from engine.judging.choice import distribution
 from engine.learning.hybrid import Hybrid, Setting
 from engine.learning.levers import untried
 from loadtests.bandits.players import acceptance

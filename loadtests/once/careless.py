@@ -4,7 +4,7 @@ The negative control: what the suite then finds is what positions are for. Nothi
 """
 
 from api.main import main
-from engine.streaming import folding
+from engine.workers import folding
 from features.codec import decode_seen
 from features.state import Seen
 

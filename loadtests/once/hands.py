@@ -12,11 +12,11 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.store import as_bytes, as_int, as_list
-from engine.adapters.topics import EVENTS, GROUP
+from engine.kafka.journal import DONE, EPOCH
+from engine.kafka.topics import EVENTS, GROUP
 from engine.runtime import INSTALLATION
-from engine.streaming.kafka_journal import DONE, EPOCH
+from engine.store.connection import StoreAddress, StoreConnection
+from engine.store.store import as_bytes, as_int, as_list
 
 PARTITIONS: Final = 12
 _GROUP_S: Final = 30.0

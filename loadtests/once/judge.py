@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from engine.adapters.connection import StoreConnection
-from engine.adapters.store import as_bytes, as_int, as_list
-from engine.adapters.topics import EVENTS
-from engine.ledger import pruned
-from engine.plan import Plan, compile_plan
-from engine.streaming.quarantine import QUARANTINE
+from engine.judging.ledger import pruned
+from engine.judging.plan import Plan, compile_plan
+from engine.kafka.topics import EVENTS
+from engine.store.connection import StoreConnection
+from engine.store.quarantine import QUARANTINE
+from engine.store.store import as_bytes, as_int, as_list
 from features.codec import VERSION_BYTES, decode_facts, decode_state, encode_state
 from features.event import Event, decode_event, decode_events, encode_event, parse_event
 from features.facts import Facts

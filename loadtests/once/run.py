@@ -9,9 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from api.running.kafka.node import QUICK_SESSIONS
 from loadtests import fleet
 from loadtests.fleet import Fleet, Process
-from loadtests.kafka.node import QUICK_SESSIONS
 from loadtests.once import hands, shop
 from loadtests.once.faults import Faults
 from loadtests.once.judge import Verdict, judge

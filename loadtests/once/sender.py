@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from api.remote import RemoteFailure, ask
-from engine.adapters.topics import EVENTS, RECORD_BYTES_MAX
+from engine.kafka.topics import EVENTS, RECORD_BYTES_MAX
 from loadtests.once.world import CALL, Sending
 
 _AT_ONCE: Final = 32

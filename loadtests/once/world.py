@@ -17,8 +17,8 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from engine.adapters.packs import pack
-from engine.adapters.topics import partition_of
+from engine.kafka.packs import pack
+from engine.kafka.topics import partition_of
 from features.event import Event, encode_event, format_time
 from features.identity import derived_customer_id, tag
 from loadtests.once.shop import ANSWERS, CATEGORIES, OFFERS

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from engine.adapters.server import ValkeyServer
+from api.running.valkey import ValkeyServer
 from loadtests.crash import Crashes, NotBackError, kill
 from loadtests.promises import usable
 from loadtests.random_load import Link

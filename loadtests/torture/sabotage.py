@@ -22,20 +22,24 @@ class Cut(NamedTuple):
 
 CUTS: Final[dict[str, Cut]] = {
     "version": Cut(
-        "engine/adapters/commit.lua",
+        "engine/store/scripts/commit.lua",
         "if version ~= ARGV[1] then",
         "if false then",
     ),
-    "live": Cut("engine/governor.py", "            live.append(now)", "            pass"),
+    "live": Cut("engine/judging/governor.py", "            live.append(now)", "            pass"),
     "early": Cut(
-        "engine/governor.py",
+        "engine/judging/governor.py",
         "max(at, times[-cap.max] + cap.per_ms)",
         "max(at, times[-cap.max] + cap.per_ms - 1)",
     ),
-    "expiry": Cut("engine/governor.py", " and now < contact.expires_at:", ":  # expired ones as well"),
-    "suppression": Cut("engine/governor.py", "            if start <= at < end:", "            if False:"),
+    "expiry": Cut(
+        "engine/judging/governor.py", " and now < contact.expires_at:", ":  # expired ones as well"
+    ),
+    "suppression": Cut(
+        "engine/judging/governor.py", "            if start <= at < end:", "            if False:"
+    ),
     "union": Cut(
-        "engine/ledger.py",
+        "engine/judging/ledger.py",
         "        known[contact.uid] = max(known.get(contact.uid, contact), contact, key=_certainty)",
         "        pass",
     ),
@@ -45,28 +49,28 @@ CUTS: Final[dict[str, Cut]] = {
         "consent=_latest(mine.consent, theirs.consent, _later_consent)",
     ),
     "merge-version": Cut(
-        "engine/adapters/fold.lua",
+        "engine/store/scripts/fold.lua",
         "if (held[1] and string.sub(held[1], 1, 8) or none) ~= ARGV[1]",
         "if false",
     ),
     "quota": Cut(
-        "engine/adapters/commit.lua",
+        "engine/store/scripts/commit.lua",
         "if not (live * amount + spent + taken[holds] <= tonumber(ARGV[arg + 3])) then",
         "if false then",
     ),
     "give-back": Cut(
-        "engine/adapters/commit.lua",
+        "engine/store/scripts/commit.lua",
         "    redis.call('ZREM', holds, member)",
         "    if op ~= 'drop' then redis.call('ZREM', holds, member) end",
     ),
-    "log": Cut("engine/adapters/server.py", '"appendonly": "yes"', '"appendonly": "no"'),
+    "log": Cut("api/running/valkey.py", '"appendonly": "yes"', '"appendonly": "no"'),
     "dedupe": Cut("features/fold.py", "    if customer.seen.has(key):", "    if False:"),
     "eviction": Cut(
-        "engine/adapters/server.py",
+        "api/running/valkey.py",
         '"maxmemory-policy": "noeviction"',
         '"maxmemory-policy": "allkeys-random"',
     ),
-    "nosync": Cut("engine/adapters/server.py", '"appendfsync": "always"', '"appendfsync": "no"'),
+    "nosync": Cut("api/running/valkey.py", '"appendfsync": "always"', '"appendfsync": "no"'),
 }
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import orjson
 import pytest
 
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import as_list
-from engine.answer import Json
-from engine.learning.learner import Learner
-from engine.plan import compile_plan
-from engine.requests import DecideRequest
+from api.running.valkey import ValkeyServer
+from engine.judging.answer import Json
+from engine.judging.plan import compile_plan
+from engine.judging.trail import TRAIL
 from engine.runtime import Engine, open_engine
-from engine.trail import TRAIL
+from engine.services.requests import DecideRequest
+from engine.store.store import as_list
+from engine.workers.learner import Learner
 from features.event import Event
 from policies.loader import load_files
 
@@ -112,7 +112,7 @@ def shop(
     store: object, valkey_server: ValkeyServer, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     """The shop on an empty store. A busy machine must not turn a decision into a late one here."""
-    monkeypatch.setattr("engine.deciding.WITHIN_S", 30.0)
+    monkeypatch.setattr("engine.services.deciding.WITHIN_S", 30.0)
     world = World(f"unix://{valkey_server.socket_path}", runner)
     yield world
     runner.run(world.one.close())

@@ -11,15 +11,15 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from engine.archive import DUE, WRITTEN, Archive
-from engine.decision import DECODER, ENCODER, Record
 from engine.evaluation.export import export
 from engine.evaluation.files import BadLog
 from engine.evaluation.log import read
 from engine.evaluation.target import of_policy
-from engine.ids import split_id
-from engine.plan import compile_plan
-from engine.trail import ARCHIVED, LEARNED
+from engine.judging.decision import DECODER, ENCODER, Record
+from engine.judging.ids import split_id
+from engine.judging.plan import compile_plan
+from engine.judging.trail import ARCHIVED, LEARNED
+from engine.workers.archive import DUE, WRITTEN, Archive
 from policies.loader import load_files
 from tests.e2e.learning_world import FILES, World, shop
 

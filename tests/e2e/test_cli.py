@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from api.cli import main
+from api.cli.main import main
 from loadtests.random_load import POLICY
 from loadtests.server import Running, children, running, start
 from tests.conftest import is_gone

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, cast
 import pytest
 from msgspec.structs import replace
 
-from engine.adapters.connection import StoreConnection, StoreUnavailable
-from engine.adapters.store import POLICY, Commit, Committed, Save, Store, as_bytes, as_list, decisions_key
-from engine.ids import make_uid
-from engine.quotas import Quota, QuotaOp
-from engine.trail import TRAIL
+from engine.judging.ids import make_uid
+from engine.judging.quotas import Quota, QuotaOp
+from engine.judging.trail import TRAIL
+from engine.store.connection import StoreConnection, StoreUnavailable
+from engine.store.store import POLICY, Commit, Committed, Save, Store, as_bytes, as_list, decisions_key
 
 NOW = 4_102_444_800_123
 """The scripts' time (ms): ahead of the server's own, by which keys end."""
@@ -153,7 +153,7 @@ class Bench:
 
 def timeless(which: str) -> str:
     """Return the text of a script whose time stands still."""
-    text = files("engine.adapters").joinpath(f"{which}.lua").read_text()
+    text = files("engine.store").joinpath("scripts", f"{which}.lua").read_text()
     return in_place(text, "redis.call('TIME')", f"{{'{NOW // 1000}', '{NOW % 1000}000'}}")
 
 

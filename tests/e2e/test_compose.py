@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 
 from api.remote import RemoteFailure, ask
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import as_list
-from engine.streaming.kafka_journal import DONE
-from engine.streaming.worker import CHECKPOINT, STREAM
+from api.running.distributed import COMPOSE, KAFKA, ROOT, port_variables, read_services
+from api.running.kafka.image import properties_of
+from api.running.kafka.jars import Kafka
+from api.running.kafka.node import brokers, free_ports
+from api.running.valkey import ValkeyServer
+from engine.kafka.journal import DONE
+from engine.store.connection import StoreAddress, StoreConnection
+from engine.store.store import as_list
+from engine.workers.features import CHECKPOINT, STREAM
 from loadtests import shop
-from loadtests.distributed import COMPOSE, KAFKA, ROOT, port_variables, read_services
-from loadtests.kafka.image import properties_of
-from loadtests.kafka.jars import Kafka
-from loadtests.kafka.node import brokers, free_ports
 from loadtests.server import children
 from tests.conftest import eventually, is_gone
 
@@ -48,7 +48,7 @@ class Distributed:
         self.urls = (f"http://127.0.0.1:{ports['API_1_PORT']}", f"http://127.0.0.1:{ports['API_2_PORT']}")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "loadtests.distributed", "--data", str(self.data)],
+                [sys.executable, "-m", "api.running.distributed", "--data", str(self.data)],
                 env={**os.environ, **ports},
                 stdout=output,
                 stderr=output,

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.adapters.address import BadStoreUrl, StoreAddress
-from engine.adapters.connection import (
+from api.running.valkey import ValkeyServer
+from engine.measures import StoreMeasures
+from engine.store.address import BadStoreUrl, StoreAddress
+from engine.store.connection import (
     Command,
     StoreConnection,
     StoreOverloaded,
     StoreReplyError,
     StoreUnavailable,
 )
-from engine.adapters.link import Link, Shape
-from engine.adapters.server import ValkeyServer
-from engine.measures import StoreMeasures
+from engine.store.link import Link, Shape
 from tests.conftest import eventually_in_loop
 
 

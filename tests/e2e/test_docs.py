@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from api.cli import app
+from api.cli.main import app
 from api.routes import ROUTES
-from api.settings import SETTINGS
+from api.running.settings import SETTINGS
 from loadtests.server import Running, running
 from tests.unit.engine.evaluation.logged import DAY_MS, START, candidate, logged, row
 

@@ -15,24 +15,24 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from engine.activation import NoPolicy, Plans
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import POLICY, Commit, Store, as_bytes, as_int, as_list
-from engine.answer import Json
-from engine.checking import Row
-from engine.customers import version_bytes
+from api.running.valkey import ValkeyServer
 from engine.errors import Busy, Conflict, Invalid, NotFound
-from engine.idempotency import idempotency
-from engine.ids import make_uid, split_id
-from engine.ledger import find
-from engine.linking import Linking
-from engine.plan import compile_plan
-from engine.quotas import Quota, QuotaOp
-from engine.requests import ContactRequest, DecideRequest
+from engine.identities.linking import Linking
+from engine.judging.answer import Json
+from engine.judging.ids import make_uid, split_id
+from engine.judging.ledger import find
+from engine.judging.plan import compile_plan
+from engine.judging.quotas import Quota, QuotaOp
 from engine.runtime import Engine, open_engine
-from engine.sending import item_of
-from engine.streaming.folding import Entry
-from engine.streaming.worker import CHECKPOINT, STREAM, Worker
+from engine.services.activation import NoPolicy, Plans
+from engine.services.checking import Row
+from engine.services.customers import version_bytes
+from engine.services.idempotency import idempotency
+from engine.services.requests import ContactRequest, DecideRequest
+from engine.services.sending import item_of
+from engine.store.store import POLICY, Commit, Store, as_bytes, as_int, as_list
+from engine.workers.features import CHECKPOINT, STREAM, Worker
+from engine.workers.folding import Entry
 from features.codec import decode_state, encode_facts
 from features.event import Event, format_time
 from features.facts import Facts, Item
@@ -205,7 +205,7 @@ def world(
     store: object, valkey_server: ValkeyServer, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[World]:
     """An engine on an empty store. A busy machine must not turn a decision into a late one here."""
-    monkeypatch.setattr("engine.deciding.WITHIN_S", 30.0)
+    monkeypatch.setattr("engine.services.deciding.WITHIN_S", 30.0)
     world = World(valkey_server, runner)
     yield world
     for engine in world.engines:
@@ -1210,7 +1210,7 @@ def test_an_event_that_cannot_be_applied_is_set_aside_and_the_rest_goes_on(
             raise ZeroDivisionError("no")
         return apply(catalogue, customer, event, **more)
 
-    monkeypatch.setattr("engine.streaming.folding.apply", failing)
+    monkeypatch.setattr("engine.workers.folding.apply", failing)
     world.append(
         world.event("c1", "page_view"),
         world.event("c1", "page_view", event_id="bad"),

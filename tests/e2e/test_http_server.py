@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 
 from api.app import App
-from api.http_server import BindFailure, PortInUse, bind
+from api.http.server import BindFailure, PortInUse, bind
 from tests.conftest import eventually
 
 _SERVER = """
 import asyncio, pathlib, socket, sys
-from api.http_server import Limits, serve
+from api.http.server import Limits, serve
 
 async def answer(send, body):
     length = str(len(body)).encode()

@@ -3,14 +3,14 @@
 import msgspec
 import pytest
 
-from engine.adapters.store import as_bytes
-from engine.ids import split_id
-from engine.learning.learner import CHECKPOINT, Learner
+from engine.judging.ids import split_id
+from engine.judging.plan import compile_plan
+from engine.judging.trail import MADE, TRAIL, Step
 from engine.learning.river_head import RiverHead
-from engine.learning.serving import MODEL, MODEL_VERSION
 from engine.learning.snapshot import BadSnapshot, unpack
-from engine.plan import compile_plan
-from engine.trail import MADE, TRAIL, Step
+from engine.services.models import MODEL, MODEL_VERSION
+from engine.store.store import as_bytes
+from engine.workers.learner import CHECKPOINT, Learner
 from policies.loader import load_files
 from tests.e2e.learning_world import FILES, World, shop
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.overload import PRESSURE_S, Places
-from api.settings import Refused, at_once_setting
+from api.http.overload import PRESSURE_S, Places
+from api.running.settings import Refused, at_once_setting
 from loadtests.client import request
 from loadtests.server import Running, metrics, start
 from tests.contract.client import Answer, Api

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import pytest
 
-from engine.adapters.processes import Program, Supervisor, spawn, stop_process
+from api.running.supervisor import Program, Supervisor, spawn, stop_process
 from tests.conftest import is_gone
 
 _SUPERVISOR = """
@@ -23,7 +23,7 @@ if os.environ.get("HANGUP") != "ignored":  # whoever runs these tests under nohu
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 else:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-from engine.adapters.processes import ProcessFailure, Program, Supervisor
+from api.running.supervisor import ProcessFailure, Program, Supervisor
 say = lambda *words: os.write(1, (" ".join(words) + "\\n").encode())  # whole lines, whoever else writes
 part, layout, options = sys.argv[1], eval(sys.argv[2]), eval(sys.argv[3])
 start = lambda name, kind: Program(name, [sys.executable, "-c", part, name, kind])
@@ -184,7 +184,7 @@ def test_a_part_that_will_not_end_is_killed_and_the_others_still_get_their_turn(
 
 def test_a_program_that_does_not_exist_stops_what_runs_already_and_says_so() -> None:
     script = (
-        "from engine.adapters.processes import *\n"
+        "from api.running.supervisor import *\n"
         "parts = [[Program('store', ['/bin/sleep', '60'])], [Program('api', ['/no/such'])]]\n"
         "try: Supervisor(parts, report=print).run()\n"
         "except ProcessFailure as failure: print(failure, parts[0][0].poll())"

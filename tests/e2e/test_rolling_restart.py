@@ -16,9 +16,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from engine.adapters.server import ValkeyServer
+from api.running.kafka.node import free_ports
+from api.running.valkey import ValkeyServer
 from loadtests import shop
-from loadtests.kafka.node import free_ports
 from policies.loader import load_files
 from tests.conftest import eventually_in_loop
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.adapters.connection import StoreAddress, StoreConnection, StoreUnavailable
-from engine.adapters.processes import StopRequested
-from engine.adapters.server import DataFolderInUse, ServerFailure, ValkeyServer
+from api.running.supervisor import StopRequested
+from api.running.valkey import DataFolderInUse, ServerFailure, ValkeyServer
+from engine.store.connection import StoreAddress, StoreConnection, StoreUnavailable
 from tests.conftest import eventually, is_gone
 
 _PARENT = """
 import sys, signal
 from pathlib import Path
-from engine.adapters.server import ValkeyServer
+from api.running.valkey import ValkeyServer
 server = ValkeyServer(Path(sys.argv[1]))
 server.start()
 print(server.pid, flush=True)

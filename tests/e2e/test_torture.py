@@ -74,7 +74,7 @@ def test_every_control_finds_its_line(name: str, tmp_path: Path) -> None:
 
 
 def test_a_control_whose_line_is_gone_fails_loudly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = sabotage.Cut("engine/governor.py", "a line that nobody wrote", "pass")
+    gone = sabotage.Cut("engine/judging/governor.py", "a line that nobody wrote", "pass")
     monkeypatch.setitem(sabotage.CUTS, "gone", gone)
     with pytest.raises(RuntimeError, match="0 times, not once"):
         sabotage.sabotaged("gone", tmp_path)

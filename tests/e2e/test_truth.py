@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.arbitration import distribution
+from engine.judging.choice import distribution
 from loadtests import stated
 from loadtests.slates import Situation
 from loadtests.truth import CARRIES, complaints, measure

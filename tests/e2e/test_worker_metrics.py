@@ -12,13 +12,13 @@ from urllib.request import urlopen
 
 import pytest
 
-from engine.adapters.connection import StoreUnavailable
-from engine.archive import Archive
-from engine.learning.learner import Learner
-from engine.streaming.worker import STREAM
-from engine.trail import TRAIL, written_at
+from api.running.kafka.node import free_ports
+from engine.judging.trail import TRAIL, written_at
+from engine.store.connection import StoreUnavailable
+from engine.workers.archive import Archive
+from engine.workers.features import STREAM
+from engine.workers.learner import Learner
 from features.event import Event
-from loadtests.kafka.node import free_ports
 from loadtests.server import start as run
 from tests.conftest import eventually
 from tests.e2e.learning_world import World, shop
@@ -123,7 +123,7 @@ def page_view(world: World, event_id: str) -> None:
 def test_the_feature_worker_knows_how_many_entries_wait(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.streaming.worker.BATCH", 2)
+    monkeypatch.setattr("engine.workers.features.BATCH", 2)
     for number in range(3):
         page_view(world, f"e-{number}")
     measures, told = world.one.folding.measures, []
@@ -139,9 +139,9 @@ def follower(
 ) -> Learner | Archive:
     """A follower that takes in one step at a time."""
     if request.param == "learner":
-        monkeypatch.setattr("engine.learning.learner.BATCH", 1)
+        monkeypatch.setattr("engine.workers.learner.BATCH", 1)
         return Learner(world.one.customers, world.one.plans)
-    monkeypatch.setattr("engine.archive.BATCH", 1)
+    monkeypatch.setattr("engine.workers.archive.BATCH", 1)
     return Archive(world.one.customers, world.one.plans, tmp_path)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.kafka.cluster import Cluster, broker
-from loadtests.kafka.jars import Kafka
+from api.running.kafka.cluster import Cluster, broker
+from api.running.kafka.jars import Kafka
 
 
 @pytest.fixture(scope="session")

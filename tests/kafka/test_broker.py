@@ -16,9 +16,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import UnknownTopicOrPartitionError
 
-from loadtests.kafka.cluster import Cluster
-from loadtests.kafka.jars import Kafka, KafkaMissing, find
-from loadtests.kafka.node import QUICK_SESSIONS, Ports, brokers, free_ports, properties
+from api.running.kafka.cluster import Cluster
+from api.running.kafka.jars import Kafka, KafkaMissing, find
+from api.running.kafka.node import QUICK_SESSIONS, Ports, brokers, free_ports, properties
 from tests.conftest import is_gone
 
 RECORDS = 3_000
@@ -159,7 +159,7 @@ def test_three_brokers_lose_nothing_acknowledged_when_one_is_killed(
 
 def test_make_kafka_ends_on_a_signal_and_leaves_no_process_behind(kafka: Kafka, tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    command = [sys.executable, "-m", "loadtests.kafka", "--port", str(port), "--data", str(tmp_path)]
+    command = [sys.executable, "-m", "api.running.kafka", "--port", str(port), "--data", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -175,7 +175,7 @@ def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        command = [sys.executable, "-m", "loadtests.kafka", "--data", str(tmp_path), "--port"]
+        command = [sys.executable, "-m", "api.running.kafka", "--data", str(tmp_path), "--port"]
         process = subprocess.run(
             [*command, str(taken.getsockname()[1])], capture_output=True, text=True, check=False
         )
@@ -185,7 +185,7 @@ def test_a_taken_port_is_told_with_the_way_out(tmp_path: Path) -> None:
 
 def test_a_second_kafka_on_the_same_data_is_refused_and_says_why(own_kafka: Callable[..., Cluster]) -> None:
     cluster = own_kafka(1, {})
-    command = [sys.executable, "-m", "loadtests.kafka", "--port", "0", "--data"]
+    command = [sys.executable, "-m", "api.running.kafka", "--port", "0", "--data"]
     second = subprocess.run(
         [*command, str(cluster.node(1).folder.parent)], capture_output=True, text=True, check=False
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtests.kafka.jars import Kafka
+from api.running.kafka.jars import Kafka
 from loadtests.once.judge import Verdict
 from loadtests.once.run import Run, running
 

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from engine.adapters.connection import StoreConnection
-from engine.adapters.server import ValkeyServer
-from engine.adapters.topics import EVENTS
-from engine.streaming.kafka_journal import DONE, EPOCH
-from loadtests.distributed import ROOT
-from loadtests.kafka.cluster import Cluster
-from loadtests.kafka.node import free_ports
+from api.running.distributed import ROOT
+from api.running.kafka.cluster import Cluster
+from api.running.kafka.node import free_ports
+from api.running.valkey import ValkeyServer
+from engine.kafka.journal import DONE, EPOCH
+from engine.kafka.topics import EVENTS
+from engine.store.connection import StoreConnection
 
 
 async def make_topic(bootstrap: str) -> None:

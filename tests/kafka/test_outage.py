@@ -14,10 +14,10 @@ from typing import NamedTuple
 import pytest
 
 from api.remote import RemoteFailure
+from api.running.kafka.jars import Kafka
+from api.running.kafka.node import QUICK_SESSIONS
 from loadtests import fleet, shop
 from loadtests.fleet import Fleet, Process, wait_for
-from loadtests.kafka.jars import Kafka
-from loadtests.kafka.node import QUICK_SESSIONS
 from loadtests.probes import Probes
 from loadtests.steady import (
     Answer,

@@ -10,15 +10,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from engine.adapters.kafka_settings import KafkaSettings
-from engine.adapters.packs import pack
-from engine.adapters.store import as_bytes, as_list
-from engine.adapters.topics import EVENTS, GROUP, configuration, partition_of
-from engine.streaming.quarantine import QUARANTINE
+from api.running.kafka.jars import Kafka
+from engine.kafka.packs import pack
+from engine.kafka.settings import KafkaSettings
+from engine.kafka.topics import EVENTS, GROUP, configuration, partition_of
+from engine.store.quarantine import QUARANTINE
+from engine.store.store import as_bytes, as_list
 from features.event import Event, encode_event
 from features.identity import tag
 from loadtests.fleet import Fleet, Process, wait_for
-from loadtests.kafka.jars import Kafka
 from loadtests.once import hands, run
 
 WITHIN_S = 20.0

@@ -7,11 +7,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from api.processes import answers
 from api.remote import RemoteFailure, ask
-from loadtests.distributed import ROOT
+from api.running.distributed import ROOT
+from api.running.kafka.jars import Kafka
+from api.running.processes import answers
 from loadtests.fleet import Fleet, Process, running, wait_for
-from loadtests.kafka.jars import Kafka
 
 CUSTOMER = "switched"
 

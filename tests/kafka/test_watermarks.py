@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.adapters.connection import StoreConnection
-from engine.adapters.server import ValkeyServer
+from api.running.valkey import ValkeyServer
+from engine.kafka.intake import Record
+from engine.kafka.journal import DONE, EPOCH
+from engine.kafka.watermarks import Watermarks
 from engine.runtime import Engine, open_engine
-from engine.streaming.intake import Record
-from engine.streaming.kafka_journal import DONE, EPOCH
-from engine.streaming.watermarks import Watermarks
+from engine.store.connection import StoreConnection
 
 FIRST, END = {3: 10}, {3: 100}
 

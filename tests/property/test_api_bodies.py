@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from api.bodies import check_row, convert, decide_request, parse_json
 from api.problems import Problem
-from engine.requests import CheckRow, DecideRequest
+from engine.services.requests import CheckRow, DecideRequest
 
 texts = st.one_of(st.sampled_from(["a", "b:c", "", "é", "\x00", "\ud800", '":'])).map(json.dumps)
 scalars = st.one_of(

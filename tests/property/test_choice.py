@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtr  # type: ignore[import-untyped]  # scipy ships no types
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
-from engine.arbitration import (
+from engine.judging.choice import (
     EVERYBODY,
     Distribution,
     Pick,
@@ -25,9 +25,9 @@ from engine.arbitration import (
     shortlist,
     uniform,
 )
-from engine.masks import mask_of
-from engine.ranking import Ranking
-from engine.scoring import Array, Scores
+from engine.judging.masks import mask_of
+from engine.judging.ranking import Ranking
+from engine.judging.scoring import Array, Scores
 from policies.model import Arbitration, Exploration
 from policies.priority import compile_priority
 

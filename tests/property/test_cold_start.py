@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from engine.arbitration import EVERYBODY, draw
+from engine.judging.choice import EVERYBODY, draw
+from engine.judging.plan import compile_plan
+from engine.judging.ranking import rank
+from engine.judging.scoring import scores_of
+from engine.judging.trail import MADE, OUTCOME, Outcome, Step
 from engine.learning.levers import compile_head
 from engine.learning.outcomes import Case, Learning
-from engine.plan import compile_plan
-from engine.ranking import rank
-from engine.scoring import scores_of
-from engine.trail import MADE, OUTCOME, Outcome, Step
 from policies.loader import load_files
 from policies.model import PolicySet
 

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-import engine.governor
-from engine.governor import FAR, Refusal, Standing
-from engine.overrun import broken_rules
-from engine.rules import Rules
+import engine.judging.governor
+from engine.judging.governor import FAR, Refusal, Standing
+from engine.judging.overrun import broken_rules
+from engine.judging.rules import Rules
 from features.facts import Contact
 from tests.property.oracle import Situation, Verdict, judge, windows_broken
 from tests.property.situations import COMMON_ITEMS, MINUTE_MS, some_past, some_situation
@@ -198,12 +198,16 @@ def test_a_governor_without_one_of_its_checks_is_found_out(
 
 
 def test_a_governor_that_forgets_live_reservations_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.governor, "counted_times", without_live(engine.governor.counted_times))
+    monkeypatch.setattr(
+        engine.judging.governor, "counted_times", without_live(engine.judging.governor.counted_times)
+    )
     assert disagrees()
 
 
 def test_a_governor_one_millisecond_off_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine.governor, "cap_next_free", one_off(engine.governor.cap_next_free))
+    monkeypatch.setattr(
+        engine.judging.governor, "cap_next_free", one_off(engine.judging.governor.cap_next_free)
+    )
     assert disagrees()
 
 

@@ -9,10 +9,10 @@ from importlib.resources import files
 
 import pytest
 
-import engine.adapters.store
-from engine.adapters.connection import StoreAddress, StoreConnection
-from engine.adapters.store import POLICY
+import engine.store.store
 from engine.runtime import Engine
+from engine.store.connection import StoreAddress, StoreConnection
+from engine.store.store import POLICY
 
 CLOCK = "test:clock"
 _READ = (
@@ -29,7 +29,7 @@ async def open_engine_with_clock(url: str) -> Engine:
     engine = Engine(connection, b"s" * 32)
     for name in ("_commit", "_fold"):
         file = name.removeprefix("_")
-        text = files("engine.adapters").joinpath(f"{file}.lua").read_text()
+        text = files("engine.store").joinpath("scripts", f"{file}.lua").read_text()
         assert text.count("redis.call('TIME')") == 1
         script = connection.script(f"{file} by the test's clock", text.replace("redis.call('TIME')", _READ))
         setattr(engine.store, name, script)
@@ -40,5 +40,5 @@ async def open_engine_with_clock(url: str) -> Engine:
 def clock_of_the_test() -> Iterator[None]:
     """Let `Store.clock` go by the test's clock as well."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.adapters.store, "PROLOGUE", _PROLOGUE)
+        patch.setattr(engine.store.store, "PROLOGUE", _PROLOGUE)
         yield

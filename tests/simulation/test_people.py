@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 import pytest
 import uvloop
 
-import engine.erasing
-import engine.linking
-from engine.adapters.connection import StoreConnection
-from engine.adapters.server import ValkeyServer
-from engine.adapters.store import as_bytes, as_list
-from engine.checking import Row
+import engine.identities.erasing
+import engine.identities.linking
+from api.running.valkey import ValkeyServer
 from engine.errors import Busy, Conflict, NotFound
-from engine.ids import public_id
-from engine.plan import compile_plan
+from engine.judging.ids import public_id
+from engine.judging.plan import compile_plan
 from engine.runtime import Engine
+from engine.services.checking import Row
+from engine.store.connection import StoreConnection
+from engine.store.store import as_bytes, as_list
 from features.facts import Contact, Item
 from policies.loader import load_files
 from tests.simulation.clock import CLOCK, clock_of_the_test, open_engine_with_clock
@@ -167,8 +167,8 @@ def test_a_merge_that_does_not_look_whether_anything_changed_is_found_out(
             fresh = await self.aliases.record(gone.facts.customer_id)
         return await leave_pointer(self, fresh, survivor)
 
-    leave_pointer = engine.linking.Linking._leave_pointer
-    monkeypatch.setattr(engine.linking.Linking, "_leave_pointer", blind)
+    leave_pointer = engine.identities.linking.Linking._leave_pointer
+    monkeypatch.setattr(engine.identities.linking.Linking, "_leave_pointer", blind)
 
     async def rounds() -> None:
         for number in range(6):
@@ -417,7 +417,7 @@ def test_an_erasure_that_died_half_way_is_completed_by_the_next(
 def test_an_erasure_that_forgets_the_merged_ids_is_found_out(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.erasing, "_merged", lambda held: [])
+    monkeypatch.setattr(engine.identities.erasing, "_merged", lambda held: [])
 
     async def play() -> None:
         await link(town.one, "old-PERSON", "k1")

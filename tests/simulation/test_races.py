@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import pytest
 import uvloop
 
-import engine.adapters.store
-from engine.adapters.server import ValkeyServer
-from engine.checking import Row
-from engine.customers import Held
+import engine.store.store
+from api.running.valkey import ValkeyServer
 from engine.errors import Conflict, NotFound
-from engine.plan import compile_plan
-from engine.requests import ContactRequest
+from engine.judging.plan import compile_plan
 from engine.runtime import Engine
+from engine.services.checking import Row
+from engine.services.customers import Held
+from engine.services.requests import ContactRequest
 from features.facts import Facts, Item
 from policies.loader import load_files
 from tests.simulation.clock import CLOCK, clock_of_the_test, open_engine_with_clock
@@ -215,7 +215,7 @@ def test_two_at_once_are_what_one_after_the_other_brings(place: Place, first: st
 
 def without_versions() -> Callable[..., Any]:
     """Make a commit that waits for the other one and then writes, whatever the facts have become meanwhile."""
-    committed = engine.adapters.store.Store.commit
+    committed = engine.store.store.Store.commit
     here, one_by_one = 0, asyncio.Lock()
 
     async def commit_anyway(self: Any, commit: Any, within_s: float | None = None) -> Any:
@@ -239,7 +239,7 @@ def without_versions() -> Callable[..., Any]:
 def test_a_store_that_does_not_compare_versions_is_found_out(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine.adapters.store.Store, "commit", without_versions())
+    monkeypatch.setattr(engine.store.store.Store, "commit", without_versions())
     assert place.run(unexplained(place, "confirms", "releases", 40)) != []
 
 

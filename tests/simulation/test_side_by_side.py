@@ -27,20 +27,20 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-import engine.checking
-import engine.contacts
-import engine.governor
-import engine.linking
-import engine.unlinking
+import engine.identities.linking
+import engine.identities.unlinking
+import engine.judging.governor
+import engine.services.checking
+import engine.services.contacts
 import features.fold
-from engine.adapters.server import ValkeyServer
-from engine.checking import Row
+from api.running.valkey import ValkeyServer
 from engine.errors import Conflict, NotFound
-from engine.governor import Standing
-from engine.plan import compile_plan
-from engine.requests import ContactRequest
-from engine.rules import Rules
+from engine.judging.governor import Standing
+from engine.judging.plan import compile_plan
+from engine.judging.rules import Rules
 from engine.runtime import Engine
+from engine.services.checking import Row
+from engine.services.requests import ContactRequest
 from features.event import Event, format_time, parse_time
 from features.facts import Contact, Dated, Item, Mark
 from policies.model import Cap, Field, PolicySet, When
@@ -571,13 +571,13 @@ def judges_no_more(judge_confirm: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("where", "name", "broken"),
     [
-        (engine.governor, "counted_times", forgets_live_ones),
-        (engine.checking, "held_from", goes_by_the_clock_alone),
-        (engine.contacts, "Standing", stands_in_its_own_way),
-        (engine.contacts.Contacts, "_judge_confirm", judges_no_more),
-        (engine.linking, "united", lambda _: lambda one, two: tuple(one)),
-        (engine.unlinking, "presumed", lambda _: lambda contact: contact),
-        (engine.unlinking, "_copies", lambda _: lambda held, tag: ()),
+        (engine.judging.governor, "counted_times", forgets_live_ones),
+        (engine.services.checking, "held_from", goes_by_the_clock_alone),
+        (engine.services.contacts, "Standing", stands_in_its_own_way),
+        (engine.services.contacts.Contacts, "_judge_confirm", judges_no_more),
+        (engine.identities.linking, "united", lambda _: lambda one, two: tuple(one)),
+        (engine.identities.unlinking, "presumed", lambda _: lambda contact: contact),
+        (engine.identities.unlinking, "_copies", lambda _: lambda held, tag: ()),
         (features.fold, "_denied_first", lambda _: lambda one, two: one if one.at >= two.at else two),
     ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.audit import Report, audit
+from api.cli.audit import Report, audit
 from policies.loader import load_files
 
 HOUR = 3_600_000

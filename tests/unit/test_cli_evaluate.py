@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from api.cli_evaluate import evaluate
+from api.cli.evaluate import evaluate
 from tests.unit.engine.evaluation.logged import DAY_MS, START, World, candidate, logged, policy_set, row
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -16,10 +16,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from api.cli import app
-from api.settings import DRAIN_S, SETTINGS
-from engine.adapters.server import ValkeyServer
-from loadtests.distributed import (
+from api.cli.main import app
+from api.running.distributed import (
     COMPOSE,
     ELSEWHERE,
     KAFKA,
@@ -34,9 +32,11 @@ from loadtests.distributed import (
     stages,
     taken_ports,
 )
-from loadtests.kafka.image import HEAP, ports_of, properties_of
-from loadtests.kafka.jars import POM
-from loadtests.kafka.node import CLUSTER_ID, Ports, properties
+from api.running.kafka.image import HEAP, ports_of, properties_of
+from api.running.kafka.jars import POM
+from api.running.kafka.node import CLUSTER_ID, Ports, properties
+from api.running.settings import DRAIN_S, SETTINGS
+from api.running.valkey import ValkeyServer
 
 ROOT = COMPOSE.parent
 TEXT = COMPOSE.read_text()

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from engine.trail import CONFIRMED, MADE, RELEASED
+from engine.judging.trail import CONFIRMED, MADE, RELEASED
 from loadtests import late
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from aiokafka.errors import OutOfOrderSequenceNumber
 
-from engine.adapters import packs
-from engine.adapters.kafka_settings import BadKafkaSettings, KafkaSettings
-from engine.adapters.packs import NotAcknowledged, Packs, pack
-from engine.adapters.topics import KafkaAway
+from engine.kafka import packs
+from engine.kafka.packs import NotAcknowledged, Packs, pack
+from engine.kafka.settings import BadKafkaSettings, KafkaSettings
+from engine.kafka.topics import KafkaAway
 from features.event import Event, decode_events, encode_event
 from tests.conftest import eventually_in_loop
 

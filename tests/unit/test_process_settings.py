@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.settings import Refused, metrics_port_setting, notice_setting
+from api.running.settings import Refused, metrics_port_setting, notice_setting
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("", 0.0), ("0", 0.0), ("1.5", 1.5), ("5", 5.0)])

@@ -9,7 +9,7 @@ import pytest
 
 from api.call import Call
 from api.handlers import Handlers
-from engine.adapters.connection import StoreUnavailable
+from engine.store.connection import StoreUnavailable
 
 
 class Parts:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from api.replay import Replay, ReplayFailure, Summary, read_lines, shifted
+from api.cli.replay import Replay, ReplayFailure, Summary, read_lines, shifted
 from features.event import format_time
 
 NOW = 1_795_262_400_000  # 2026-11-21T12:00:00Z

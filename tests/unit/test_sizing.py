@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from loadtests.distributed import ROOT
+from api.running.distributed import ROOT
 from loadtests.sizing import Costs, Habits, needs, table
 
 OPERATING = (ROOT / "docs" / "operating.md").read_text()

@@ -3,9 +3,9 @@
 from functools import cache
 from typing import Any
 
-from engine.decide import decide
-from engine.decision import Ask, Decision
-from engine.plan import Plan, compile_plan, condition_values
+from engine.judging.decide import decide
+from engine.judging.decision import Ask, Decision
+from engine.judging.plan import Plan, compile_plan, condition_values
 from features.event import parse_time
 from features.facts import Contact, Dated, Facts, Item
 from features.state import FeatureState

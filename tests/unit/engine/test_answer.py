@@ -2,10 +2,19 @@
 
 import pytest
 
-from engine.answer import decide_answer, make_record, offers, record_view, refusal, suppressed, trace, when
-from engine.decision import DECODER, ENCODER, Ask, Decision, Record
-from engine.governor import Refusal
-from engine.plan import Plan
+from engine.judging.answer import (
+    decide_answer,
+    make_record,
+    offers,
+    record_view,
+    refusal,
+    suppressed,
+    trace,
+    when,
+)
+from engine.judging.decision import DECODER, ENCODER, Ask, Decision, Record
+from engine.judging.governor import Refusal
+from engine.judging.plan import Plan
 from features.facts import Dated, Facts, Mark
 from tests.unit.engine.shop import DAY_MS, HOUR_MS, NOW, customer, decided, offers_with, plan_of, sent
 

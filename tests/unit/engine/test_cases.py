@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import policies
-from engine.cases import Failure, run_case, run_cases
-from engine.plan import compile_plan
+from engine.judging.plan import compile_plan
+from engine.judging.policy_cases import Failure, run_case, run_cases
 from policies.cases import parse_cases
 from policies.loader import load_dir
 from policies.model import PolicySet

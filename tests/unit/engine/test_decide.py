@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.decision import Stage
-from engine.governor import FAR
+from engine.judging.decision import Stage
+from engine.judging.governor import FAR
 from features.event import parse_time
 from features.facts import Case, Dated, Mark
 from tests.unit.engine.shop import (

@@ -1,7 +1,7 @@
 """The governor where the oracle has no words: what it answers for questions that no rule asks."""
 
-from engine.governor import FAR, Standing, first_free
-from engine.rules import Rules
+from engine.judging.governor import FAR, Standing, first_free
+from engine.judging.rules import Rules
 from tests.unit.engine.shop import NOW, customer, policy_of
 
 RULES = """

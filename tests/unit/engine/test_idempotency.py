@@ -3,7 +3,7 @@
 import pytest
 
 from engine.errors import Invalid
-from engine.idempotency import KEPT_MS, idempotency, unpack
+from engine.services.idempotency import KEPT_MS, idempotency, unpack
 
 
 def test_a_retry_gets_the_first_answer() -> None:

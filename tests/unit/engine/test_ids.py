@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ids import RandomPool, derived_uid, made_at, make_uid, public_id, split_id
+from engine.judging.ids import RandomPool, derived_uid, made_at, make_uid, public_id, split_id
 from tests.unit.engine.shop import NOW
 
 TAG = "A-_z0123456789AB"

@@ -2,8 +2,8 @@
 
 import pytest
 
+from engine.judging.plan import compile_plan
 from engine.learning.inputs import Inputs, rounded
-from engine.plan import compile_plan
 from features.event import Event
 from features.state import FeatureState
 from policies.loader import load_files

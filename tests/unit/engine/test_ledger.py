@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.ledger import ENDED_KEPT_MS, confirm, external_uid, find, pruned, record, release, reserve
+from engine.judging.ledger import ENDED_KEPT_MS, confirm, external_uid, find, pruned, record, release, reserve
 from features.facts import Contact, Facts, Item, Mark
 from tests.unit.engine.shop import DAY_MS, NOW
 

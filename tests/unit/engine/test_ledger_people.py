@@ -2,7 +2,7 @@
 
 from itertools import permutations
 
-from engine.ledger import carried, presumed, settled, united
+from engine.judging.ledger import carried, presumed, settled, united
 from features.facts import EXTERNAL, Contact, Item, State
 
 ONE, TWO = "1" * 16, "2" * 16

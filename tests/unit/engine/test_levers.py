@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.answer import Factors
-from engine.decision import Record
 from engine.evaluation.rows import row_of
+from engine.judging.answer import Factors
+from engine.judging.decision import Record
+from engine.judging.plan import Plan, compile_plan
+from engine.judging.trail import Outcome
 from engine.learning.hybrid import Hybrid
 from engine.learning.levers import TRIED, Levers, untried
 from engine.learning.outcomes import RARE
-from engine.plan import Plan, compile_plan
-from engine.trail import Outcome
 from features.state import FeatureState
 from tests.unit.engine.test_outcomes import FILES, Story, policy
 

@@ -6,11 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from engine.learning.hybrid import Hybrid
-from engine.learning.outcomes import RARE, Case, Learning
-from engine.learning.river_head import RiverHead
-from engine.learning.snapshot import Snapshot, pack, unpack
-from engine.trail import (
+from engine.judging.trail import (
     AMOUNT_MAX,
     MADE,
     OUTCOME,
@@ -22,6 +18,10 @@ from engine.trail import (
     parse_step,
     step,
 )
+from engine.learning.hybrid import Hybrid
+from engine.learning.outcomes import RARE, Case, Learning
+from engine.learning.river_head import RiverHead
+from engine.learning.snapshot import Snapshot, pack, unpack
 from policies.loader import load_files
 from policies.model import PolicySet
 

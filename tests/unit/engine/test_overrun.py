@@ -2,9 +2,9 @@
 
 import pytest
 
-from engine.governor import Standing
-from engine.overrun import breaks, broken_rules
-from engine.rules import Rules
+from engine.judging.governor import Standing
+from engine.judging.overrun import breaks, broken_rules
+from engine.judging.rules import Rules
 from features.facts import Case, Contact, Facts, Item, Mark
 from policies.model import Cap, When
 from tests.unit.engine.shop import DAY_MS, HOUR_MS, NOW, customer, policy_of, sent

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import plan as plan_module
-from engine import ranking
-from engine.governor import FAR
-from engine.masks import mask_of, places_of
-from engine.plan import condition_values
-from engine.scoring import Snapshot, prior_snapshot, score
+from engine.judging import plan as plan_module
+from engine.judging import ranking
+from engine.judging.governor import FAR
+from engine.judging.masks import mask_of, places_of
+from engine.judging.plan import condition_values
+from engine.judging.scoring import Snapshot, prior_snapshot, score
 from features.event import parse_event, parse_time
 from features.facts import Case, Dated
 from features.state import FeatureState

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine.plan import Plan
-from engine.quotas import (
+from engine.judging.plan import Plan
+from engine.judging.quotas import (
     Quota,
     QuotaOp,
     budget_quota,

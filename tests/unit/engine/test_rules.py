@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine import rules as rules_module
-from engine.rules import Kind, Rules
+from engine.judging import rules as rules_module
+from engine.judging.rules import Kind, Rules
 from features.facts import Item
 from tests.unit.engine.shop import CHANNELS, DAY_MS, HOUR_MS, policy_of
 

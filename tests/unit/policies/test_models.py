@@ -109,7 +109,7 @@ def test_only_a_linear_classifier_serves_more_offers_than_can_be_scored_one_by_o
 
 def test_river_is_imported_only_by_a_set_that_names_a_learner_of_it() -> None:
     code = (
-        "import sys; from tests.unit.policies.test_models import load; from engine.learning import serving; "
+        "import sys; from tests.unit.policies.test_models import load; from engine.services import models; "
         "load('  accept: {predicts: accept}\\n'); print('river' in sys.modules); "
         f"load('  accept: {{predicts: accept, learner: {LINEAR}}}\\n'); print('river' in sys.modules)"
     )

@@ -8,8 +8,8 @@ import numpy as np
 
 from engine.evaluation.files import write_day
 from engine.evaluation.log import Log, read
-from engine.ranking import rank
-from engine.scoring import Array, Scores
+from engine.judging.ranking import rank
+from engine.judging.scoring import Array, Scores
 from features.event import parse_time
 from policies.loader import load_files
 from policies.model import PolicySet

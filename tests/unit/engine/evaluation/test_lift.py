@@ -14,7 +14,7 @@ from engine.evaluation.lift import (
     naive,
     sequence,
 )
-from engine.scoring import Array
+from engine.judging.scoring import Array
 from tests.unit.engine.evaluation.logged import DAY_MS, START, Row, candidate, logged, row
 
 LOOKS = 190

@@ -12,7 +12,7 @@ import pytest
 
 from engine.evaluation.estimators import dr, dros, ips, snips, switch_dr
 from engine.evaluation.log import read
-from engine.scoring import Array
+from engine.judging.scoring import Array
 from loadtests import ope
 from loadtests.experiment_logs import ZERO_MS, hillstrom, promotion, rewards, write
 from loadtests.ope import FOLDS, Impressions, open_bandit, open_bandit_files, predicted, sample, shares

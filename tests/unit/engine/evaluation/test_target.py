@@ -9,8 +9,8 @@ from msgspec import structs
 from engine.evaluation.log import Log
 from engine.evaluation.sample import judge, sample_of, unsupported
 from engine.evaluation.target import BadTarget, of_policy, reference
-from engine.plan import compile_plan
-from engine.scoring import prior_snapshot, score
+from engine.judging.plan import compile_plan
+from engine.judging.scoring import prior_snapshot, score
 from policies.model import PolicySet
 from tests.unit.engine.evaluation.logged import ALPHA, candidate, logged, policy_set, row
 

@@ -1,0 +1,1 @@
+"""What runs: settings, processes, the embedded store, and the local cluster."""

@@ -1,0 +1,1 @@
+"""Whose it is: aliases, merges, unlinking and erasing."""

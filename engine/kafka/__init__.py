@@ -1,0 +1,1 @@
+"""Events on Kafka; the only room that imports Faust and aiokafka."""

@@ -1,0 +1,1 @@
+"""What callers ask for: load, judge, commit, and again where somebody came first."""

@@ -1,0 +1,1 @@
+"""What follows events and decisions: features, learner, archive."""
